@@ -1,0 +1,1 @@
+"""The CSI driver: controller and node services over gRPC."""

@@ -1,0 +1,189 @@
+"""What a mount is told: MountConfig, its checks and its JSON.
+
+driver/ makes one of a volume, the command line makes one of its options, and the daemon reads it from its
+parent. Unknown keys and malformed values are refused here, once, for all three.
+"""
+
+import os
+import posixpath
+import re
+from typing import Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from hdfs_fuse.errors import InvalidArgumentError
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+
+SCHEMES = ("hdfs", "file")
+
+# The longest path that HDFS takes (dfs.namenode.fs-limits and FSConstants.MAX_PATH_LENGTH: 8000 characters).
+MAX_PATH_CHARACTERS = 8000
+
+
+class CacheConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The block cache of the node.
+
+    Attributes:
+        directory: where blocks are kept; the empty string means no cache on disk.
+        size_bytes: the most that all mounts of the node together keep there.
+        min_free_bytes: free space of that filesystem below which nothing is added.
+        block_size_bytes: the unit of caching, a power of two in [64 KiB, 64 MiB].
+    """
+
+    directory: str = ""
+    size_bytes: int = 10 * GIB
+    min_free_bytes: int = 1 * GIB
+    block_size_bytes: int = 4 * MIB
+
+
+class MountConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One mount.
+
+    Attributes:
+        uri: `hdfs://host:port/path`, `hdfs://nameservice/path`, `hdfs:///path` (fs.defaultFS) or `file:///path`.
+        backend: which client reads `hdfs://`.
+        hadoop_conf_dir: folder of core-site.xml and hdfs-site.xml; None takes HADOOP_CONF_DIR.
+        hadoop_properties: Hadoop keys that override those files.
+        user: identity under simple authentication; None takes HADOOP_USER_NAME, then the process's user.
+        read_only: only True so far.
+        uid, gid: owner and group that files show; None shows the daemon's own.
+        umask: permission bits taken away from what files show.
+        allow_other: whether other users than the mounting one may enter (pods that are not root need it).
+        metadata_ttl_s: how long attributes, names and absences may be believed, in seconds.
+        max_inodes: names that the kernel may hold on to before the daemon asks for some back.
+        read_ahead_bytes: how far a sequential reader is read ahead.
+        streams: DataNode streams at once for one sequential reader.
+        workers: threads for calls to HDFS.
+        call_deadline_s: how long one call to HDFS may take before the application gets ETIMEDOUT.
+        cache: the node's block cache.
+        volume_id: stands in log lines.
+    """
+
+    uri: str
+    backend: Literal["hdfs-native", "pyarrow"] = "hdfs-native"
+    hadoop_conf_dir: str | None = None
+    hadoop_properties: dict[str, str] = {}
+    user: str | None = None
+    read_only: bool = True
+    uid: int | None = None
+    gid: int | None = None
+    umask: int = 0
+    allow_other: bool = False
+    metadata_ttl_s: float = 60.0
+    max_inodes: int = 200_000
+    read_ahead_bytes: int = 64 * MIB
+    streams: int = 2
+    workers: int = 32
+    call_deadline_s: float = 60.0
+    cache: CacheConfig = CacheConfig()
+    volume_id: str = ""
+
+    def __post_init__(self) -> None:
+        """Check what types can't say; raises InvalidArgumentError naming the field and what it takes."""
+        split_uri(self.uri)
+        cache, block = self.cache, self.cache.block_size_bytes
+        _check(
+            64 * KIB <= block <= 64 * MIB and block & (block - 1) == 0,
+            "cache.block_size_bytes",
+            block,
+            "a power of two from 65536 to 67108864",
+        )
+        _check(cache.size_bytes >= 0, "cache.size_bytes", cache.size_bytes, "bytes, 0 or more")
+        _check(cache.min_free_bytes >= 0, "cache.min_free_bytes", cache.min_free_bytes, "bytes, 0 or more")
+        _check(
+            not cache.directory or os.path.isabs(cache.directory),
+            "cache.directory",
+            cache.directory,
+            "an absolute path",
+        )
+        _check(0 <= self.umask <= 0o777, "umask", oct(self.umask), "an octal number from 0 to 777")
+        for name in ("uid", "gid"):
+            value = getattr(self, name)
+            _check(value is None or 0 <= value < 2**32 - 1, name, value, "a number from 0 to 4294967294")
+        _check(
+            0 <= self.metadata_ttl_s <= 86400 * 365,
+            "metadata_ttl_s",
+            self.metadata_ttl_s,
+            "seconds from 0 to a year",
+        )
+        _check(self.max_inodes >= 1000, "max_inodes", self.max_inodes, "1000 or more")
+        _check(self.read_ahead_bytes >= 0, "read_ahead_bytes", self.read_ahead_bytes, "bytes, 0 or more")
+        _check(1 <= self.streams <= 8, "streams", self.streams, "a number from 1 to 8")
+        _check(1 <= self.workers <= 512, "workers", self.workers, "a number from 1 to 512")
+        _check(self.call_deadline_s > 0, "call_deadline_s", self.call_deadline_s, "seconds, above 0")
+        _check(self.read_only, "read_only", self.read_only, "true")
+
+    def to_json(self) -> bytes:
+        """The configuration as JSON, for `from_json` in another process."""
+        return msgspec.json.encode(self)
+
+    @staticmethod
+    def from_json(data: bytes) -> "MountConfig":
+        """Read what `to_json` wrote.
+
+        Raises:
+            InvalidArgumentError: malformed JSON, an unknown key, a wrong type or a value out of range.
+        """
+        try:
+            return msgspec.json.decode(data, type=MountConfig)
+        except msgspec.MsgspecError as e:
+            raise InvalidArgumentError(f"mount configuration: {e}") from e
+
+
+class Location(msgspec.Struct, frozen=True):
+    """A filesystem and a path in it.
+
+    Attributes:
+        scheme: one of SCHEMES.
+        authority: `host:port`, a nameservice, or empty for fs.defaultFS and for file.
+        path: absolute and normalised, without a trailing slash except for the root.
+    """
+
+    scheme: str
+    authority: str
+    path: str
+
+    @property
+    def filesystem(self) -> str:
+        """The URI of the filesystem's root, without the path."""
+        return f"{self.scheme}://{self.authority}"
+
+
+def split_uri(uri: str) -> Location:
+    """Take a filesystem URI apart.
+
+    Raises:
+        InvalidArgumentError: an unknown scheme, a malformed authority, a relative path, `..`, or a query.
+    """
+    try:
+        parts = urlsplit(uri)
+        _ = parts.port  # raises ValueError when it is no port number
+    except ValueError as e:
+        raise InvalidArgumentError(f"uri {uri!r}: {e}") from e
+    accepted = "hdfs://host:port/path, hdfs://nameservice/path or file:///path"
+    if parts.scheme not in SCHEMES:
+        raise InvalidArgumentError(f"uri {uri!r}: unknown filesystem scheme {parts.scheme!r}; accepted: {accepted}")
+    # '?' and '#' are ordinary characters of an HDFS path, so only what stands before the path is URL syntax.
+    rest = uri[len(parts.scheme) + 1 :]
+    if not rest.startswith("//"):
+        raise InvalidArgumentError(f"uri {uri!r}: '//' is missing after the scheme; accepted: {accepted}")
+    authority, slash, path = rest[2:].partition("/")
+    path = slash + path or "/"
+    if authority and not re.fullmatch(r"[A-Za-z0-9._-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?", authority):
+        raise InvalidArgumentError(f"uri {uri!r}: malformed host {authority!r}; accepted: {accepted}")
+    if parts.scheme == "file" and authority not in ("", "localhost"):
+        raise InvalidArgumentError(f"uri {uri!r}: file:// takes no host; accepted: file:///absolute/path")
+    if ".." in path.split("/") or "\0" in path:
+        raise InvalidArgumentError(f"uri {uri!r}: the path must not contain '..' or NUL")
+    if len(path) > MAX_PATH_CHARACTERS:
+        raise InvalidArgumentError(f"uri: the path has {len(path)} characters, HDFS takes {MAX_PATH_CHARACTERS}")
+    # posixpath keeps two leading slashes, as POSIX allows; HDFS has no such thing.
+    normalised = "/" + posixpath.normpath(path).lstrip("/") if path != "/" else "/"
+    return Location(parts.scheme, "" if parts.scheme == "file" else authority, normalised)
+
+
+def _check(holds: bool, name: str, given: object, accepted: str) -> None:
+    if not holds:
+        raise InvalidArgumentError(f"{name}: given {given!r}, accepted is {accepted}")
