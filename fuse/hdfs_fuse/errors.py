@@ -66,6 +66,10 @@ class FileChangedError(HdfsFuseError):
     """The file is no longer the version (modification time and length) that was opened."""
 
 
+class StaleError(HdfsFuseError):
+    """A file or directory that the kernel still holds is gone."""
+
+
 class ShortReadError(HdfsFuseError):
     """Fewer bytes came than the file has. Never turned into zeros or an early end of file."""
 
@@ -108,6 +112,8 @@ _ERRNO: dict[type[HdfsFuseError], int] = {
     NoSpaceError: errno.ENOSPC,
     DeadlineError: errno.ETIMEDOUT,
     UnavailableError: errno.EIO,
+    # Not ENOENT: the kubelet takes that for "not mounted" and leaves the pod in Terminating.
+    StaleError: errno.ESTALE,
     # The bytes of the version that was opened can't be had any more, as NFS says of a replaced file.
     FileChangedError: errno.ESTALE,
     ShortReadError: errno.EIO,

@@ -103,7 +103,8 @@ class Backend(Protocol):
         """Attributes of `path`, symlinks not followed.
 
         Raises:
-            NotFoundError, PermissionDeniedError, NotDirectoryError (a file among the parents).
+            NotFoundError, PermissionDeniedError. NotDirectoryError: a file among the parents; HDFS says NotFound of
+                that to its superuser, and asking again would double the price of every absent name.
         """
         ...
 
@@ -122,20 +123,23 @@ class Backend(Protocol):
         """Open a file for reading; the NameNode checks that this identity may.
 
         Raises:
-            NotFoundError, IsDirectoryError, PermissionDeniedError.
+            NotFoundError, IsDirectoryError, PermissionDeniedError, NotDirectoryError. UnsupportedError: a symlink or
+                special file of a local filesystem.
         """
         ...
 
     def space(self, path: str) -> SpaceUsage:
-        """Space of the nearest quota at `path`, else of the filesystem.
+        """Space of the quota set on `path`, in raw bytes (replicas count), else of the filesystem.
 
         Raises:
-            UnsupportedError: the backend has no way to know.
+            UnsupportedError, UnavailableError: there is no way to know, or none that answers now.
         """
         ...
 
     def make_directory(self, path: str, mode: int) -> None:
         """Create `path` and missing parents; an existing directory is left as it is. `mode` holds despite any umask.
+
+        Parents that are missing get 0o755.
 
         Raises:
             AlreadyExistsError: a file is there. NotDirectoryError: a file among the parents.
@@ -146,6 +150,17 @@ class Backend(Protocol):
         """Change owner and group; None leaves one as it is. HDFS allows it to its superuser only."""
         ...
 
+    def write_file(self, path: str, data: bytes) -> None:
+        """Put `data` into the file `path`, all or nothing; a file that is there is replaced. Meant for small files.
+
+        Written under a hidden name beside it and renamed, so that readers see the old content or the new one. Only
+        the owner may read and write it (mode 0o600).
+
+        Raises:
+            NotFoundError: the parent directory is missing. IsDirectoryError: `path` is a directory.
+        """
+        ...
+
     def delete(self, path: str, *, recursive: bool) -> bool:
         """Remove a file or directory.
 
@@ -154,6 +169,7 @@ class Backend(Protocol):
 
         Raises:
             DirectoryNotEmptyError: it has entries and `recursive` is False.
+            NotDirectoryError: a file among the parents.
         """
         ...
 

@@ -1,0 +1,225 @@
+"""The default backend: hdfs-native, a Rust client without a JVM.
+
+Owns the client object and the defaults it runs with; native_errors.py translates what it raises. Knows no retries and no
+deadlines: the client has none towards the NameNode, so whoever waits must have one (resilient.py, deadline.py).
+"""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+# The public Client only forwards to RawClient; doing without saves an object and a Python call per operation.
+from hdfs_native._internal import RawClient, WriteOptions
+
+from hdfs_fuse import errors
+from hdfs_fuse.backend import hadoop_conf
+from hdfs_fuse.backend.base import FileKind, FileStatus, SpaceUsage
+from hdfs_fuse.backend.native_errors import Translated
+from hdfs_fuse.config import Location
+
+if TYPE_CHECKING:
+    from hdfs_native._internal import FileStatus as RawStatus
+    from hdfs_native._internal import RawFileReader
+
+    from hdfs_fuse.backend.webhdfs import WebHdfs
+
+# What the client runs with where the user's configuration says nothing.
+CLIENT_DEFAULTS: Mapping[str, str] = {
+    # A hung DataNode is left after twice this: 20 s instead of the client's 120 s.
+    "dfs.client.socket-timeout": "10000",
+    # The client sleeps between attempts, 15 of them by default: 175 s on a standby. resilient.py repeats instead,
+    # within the caller's deadline. 4 attempts see each of two NameNodes twice.
+    "dfs.client.failover.max.attempts": "4",
+    "dfs.client.failover.sleep.base.millis": "100",
+    "dfs.client.failover.sleep.max.millis": "1000",
+    # With it 8 of 8 writes survived the loss of a pipeline DataNode, without it none of 8.
+    "dfs.client.block.write.replace-datanode-on-failure.best-effort": "true",
+}
+
+# Parents that make_directory has to create; HDFS would give them the mode of the last component.
+_PARENT_MODE = 0o755
+
+
+class HdfsNativeBackend:
+    """One HDFS filesystem under the identity of the process; see base.Backend."""
+
+    def __init__(self, location: Location, properties: Mapping[str, str]) -> None:
+        """Make a client; nothing is sent before the first call.
+
+        Args:
+            location: with its authority resolved (hadoop_conf.resolve_location).
+            properties: Hadoop's configuration, complete: no file is read any more.
+
+        Raises:
+            InvalidArgumentError: the authority is neither `host:port` nor a nameservice of `properties`.
+        """
+        self._filesystem = location.filesystem
+        self._authority = location.authority
+        self._properties = dict(properties)
+        self._webhdfs: WebHdfs | None = None
+        with Translated(self._filesystem, "", "change"):
+            # A folder that holds nothing keeps the client from reading HADOOP_CONF_DIR itself.
+            self._client = RawClient(self._filesystem, {**CLIENT_DEFAULTS, **properties}, os.devnull)
+
+    def status(self, path: str) -> FileStatus:
+        """See base.Backend."""
+        with Translated(self._filesystem, path):
+            return _status(self._client.get_file_info(path))
+
+    def list(self, path: str) -> Iterator[FileStatus]:
+        """See base.Backend; the client asks for dfs.ls.limit (1000) entries at a time and holds no more."""
+        with Translated(self._filesystem, path):
+            for entry in self._client.list_status(path, recursive=False):
+                if entry.path == path:
+                    # HDFS lists a file as itself, with an empty name.
+                    raise errors.NotDirectoryError(f"{path}: is a file")
+                yield _status(entry)
+
+    def open(self, path: str) -> "HdfsNativeReader":
+        """See base.Backend."""
+        with Translated(self._filesystem, path):
+            return HdfsNativeReader(self._filesystem, path, self._client.read(path))
+
+    def space(self, path: str) -> SpaceUsage:
+        """See base.Backend; asked of WebHDFS, since the client's RPC has neither quotas without a walk nor statfs."""
+        # Imported on the first statfs: an HTTP client costs an idle daemon 9 MiB.
+        from hdfs_fuse.backend.webhdfs import WebHdfs  # noqa: PLC0415
+
+        if self._webhdfs is None:
+            self._webhdfs = WebHdfs(hadoop_conf.webhdfs_addresses(self._authority, self._properties))
+        return self._webhdfs.space(path)
+
+    def make_directory(self, path: str, mode: int) -> None:
+        """See base.Backend; parents that are missing get 0o755."""
+        try:
+            found = self.status(path)
+        except errors.NotFoundError:
+            with Translated(self._filesystem, path, "change"):
+                parent = path.rpartition("/")[0]
+                if parent:
+                    self._make_parents(parent)
+                self._client.mkdirs(path, mode, create_parent=False)
+                # A default ACL of the parent takes part in the mode of a new directory (FSDirMkdirOp).
+                if _status(self._client.get_file_info(path)).mode != mode:
+                    self._client.set_permission(path, mode)
+        else:
+            if found.kind is not FileKind.DIRECTORY:
+                raise errors.AlreadyExistsError(f"{path}: is a file")
+
+    def _make_parents(self, parent: str) -> None:
+        try:
+            self._client.mkdirs(parent, _PARENT_MODE, create_parent=True)
+        except FileExistsError as e:
+            raise errors.NotDirectoryError(f"{parent}: is a file") from e
+
+    def set_owner(self, path: str, owner: str | None, group: str | None) -> None:
+        """See base.Backend."""
+        with Translated(self._filesystem, path, "change"):
+            self._client.set_owner(path, owner, group)
+
+    def write_file(self, path: str, data: bytes) -> None:
+        """See base.Backend; takes 0.4 s, since the client waits that long for the last block to be reported."""
+        parent, _, name = path.rpartition("/")
+        temporary = f"{parent}/.{name}.{secrets.token_hex(8)}.tmp"
+        options = WriteOptions(permission=0o600, overwrite=False, create_parent=False)
+        try:
+            with Translated(self._filesystem, path, "change"):
+                writer = self._client.create(temporary, options)
+                writer.write(data)
+                writer.close()
+                # Seen with 0.14: a close that hides an earlier error may commit a part.
+                if self._client.get_file_info(temporary).length != len(data):
+                    raise errors.BackendError(f"{path}: only a part was written")
+                self._rename_over(temporary, path)
+        except errors.HdfsFuseError:
+            with contextlib.suppress(errors.HdfsFuseError), Translated(self._filesystem, temporary, "change"):
+                self._client.delete(temporary, False)
+            raise
+
+    def _rename_over(self, source: str, target: str) -> None:
+        try:
+            self._client.rename(source, target, True)
+        except Exception as e:
+            # FSDirRenameOp.validateRenameOverwrite: an IOException whose class says nothing.
+            with contextlib.suppress(errors.NotFoundError):
+                if self.status(target).kind is FileKind.DIRECTORY:
+                    raise errors.IsDirectoryError(f"{target}: is a directory") from e
+            raise
+
+    def delete(self, path: str, *, recursive: bool) -> bool:
+        """See base.Backend."""
+        with Translated(self._filesystem, path, "change"):
+            return self._client.delete(path, recursive)
+
+    def close(self) -> None:
+        """See base.Backend; connections end with the last reader that uses them."""
+
+
+class HdfsNativeReader:
+    """An open file: the block locations of the moment of the open, never refreshed; see base.FileReader."""
+
+    __slots__ = ("_filesystem", "_path", "_raw", "length_bytes")
+
+    def __init__(self, filesystem: str, path: str, raw: "RawFileReader") -> None:
+        """Take over what `RawClient.read` returned; `filesystem` and `path` stand in messages."""
+        self._filesystem = filesystem
+        self._path = path
+        self._raw: RawFileReader | None = raw
+        # Without the last block while somebody writes it (LocatedBlocksProto.fileLength), so maybe less than stat says.
+        self.length_bytes = raw.file_length()
+
+    def read(self, start: int, stop: int) -> bytes:
+        """See base.FileReader."""
+        raw = self._range(start, stop)
+        with Translated(self._filesystem, self._path):
+            data = raw.read_range(start, stop - start)
+        if len(data) != stop - start:
+            raise errors.ShortReadError(f"{self._path}: {len(data)} of {stop - start} bytes came at {start}")
+        return data
+
+    def stream(self, start: int, stop: int) -> Iterator[bytes]:
+        """See base.FileReader; chunks are DataNode packets of 64 KiB, of which the client queues up to 100."""
+        return self._stream(self._range(start, stop), start, stop)
+
+    def _stream(self, raw: "RawFileReader", start: int, stop: int) -> Iterator[bytes]:
+        missing = stop - start
+        with Translated(self._filesystem, self._path):
+            for chunk in raw.read_range_stream(start, missing):
+                missing -= len(chunk)
+                yield chunk
+        if missing:
+            raise errors.ShortReadError(f"{self._path}: the stream ended {missing} bytes before {stop}")
+
+    def _range(self, start: int, stop: int) -> "RawFileReader":
+        """The client's reader; a range beyond the end, which makes the client panic, is refused here."""
+        if self._raw is None:
+            raise errors.InvalidArgumentError(f"{self._path}: the reader is closed")
+        if not 0 <= start <= stop:
+            raise errors.InvalidArgumentError(f"{self._path}: [{start}, {stop}) is no range")
+        if stop > self.length_bytes:
+            raise errors.ShortReadError(
+                f"{self._path}: [{start}, {stop}) reaches beyond the {self.length_bytes} bytes that can be read"
+            )
+        return self._raw
+
+    def close(self) -> None:
+        """See base.FileReader; a stream that is under way goes on."""
+        self._raw = None
+
+
+def _status(raw: "RawStatus") -> FileStatus:
+    directory = raw.isdir
+    return FileStatus(
+        raw.path.rpartition("/")[2],
+        FileKind.DIRECTORY if directory else FileKind.FILE,
+        0 if directory else raw.length,
+        raw.permission & 0o1777,
+        raw.owner,
+        raw.group,
+        raw.modification_time,
+        raw.access_time,
+        raw.replication or 0,
+        raw.blocksize or 0,
+    )

@@ -1,0 +1,270 @@
+"""The machine's own files behind the backend Protocol: `file:///path`, for trying things out without a cluster.
+
+Plain system calls rather than pyarrow's LocalFileSystem: importing pyarrow.fs takes a process from 8 to 47 MiB
+resident, which alone would all but use up the 60 MiB of an idle mount, and it hides mode, owner and symlinks. The Arrow
+one stands in arrow.py and is chosen with backend="pyarrow".
+"""
+
+import errno
+import grp
+import os
+import pwd
+import stat
+from collections.abc import Iterator
+from functools import lru_cache
+
+from hdfs_fuse import errors
+from hdfs_fuse.backend.base import FileKind, FileStatus, SpaceUsage
+
+# Large enough that the interpreter's share of a copy is small, small enough to show progress.
+_STREAM_CHUNK_BYTES = 1 << 20
+
+# What an errno of the operating system means.
+ERRORS: dict[int, type[errors.HdfsFuseError]] = {
+    errno.ENOENT: errors.NotFoundError,
+    errno.EACCES: errors.PermissionDeniedError,
+    errno.EPERM: errors.PermissionDeniedError,
+    errno.EEXIST: errors.AlreadyExistsError,
+    errno.ENOTDIR: errors.NotDirectoryError,
+    errno.EISDIR: errors.IsDirectoryError,
+    errno.ENOTEMPTY: errors.DirectoryNotEmptyError,
+    errno.EDQUOT: errors.QuotaExceededError,
+    errno.EROFS: errors.ReadOnlyError,
+    errno.EBUSY: errors.BusyError,
+    errno.ETXTBSY: errors.BusyError,
+    errno.ENOSPC: errors.NoSpaceError,
+    errno.EXDEV: errors.CrossDeviceError,
+    errno.ENAMETOOLONG: errors.NameTooLongError,
+    errno.EINVAL: errors.InvalidArgumentError,
+    errno.ELOOP: errors.UnsupportedError,  # O_NOFOLLOW met a symlink
+    errno.ENXIO: errors.UnsupportedError,  # a socket, or a device without a driver
+    errno.EOPNOTSUPP: errors.UnsupportedError,
+    # A file server behind the path that went away.
+    errno.EIO: errors.UnavailableError,
+    errno.ESTALE: errors.FileChangedError,
+    errno.ETIMEDOUT: errors.UnavailableError,
+}
+
+
+def translate(error: OSError, path: str) -> errors.HdfsFuseError:
+    """Our exception for an OSError that carries an errno, to raise `from` it."""
+    text = f"{path}: {error.strerror or error}"
+    return ERRORS.get(error.errno or 0, errors.BackendError)(text)
+
+
+class LocalBackend:
+    """The machine's filesystem from `/` on, as the user of the process; see base.Backend."""
+
+    def status(self, path: str) -> FileStatus:
+        """See base.Backend."""
+        try:
+            return _status(os.path.basename(path), os.lstat(path))
+        except OSError as e:
+            raise translate(e, path) from e
+
+    def list(self, path: str) -> Iterator[FileStatus]:
+        """See base.Backend; the order is the directory's own."""
+        try:
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    try:
+                        found = entry.stat(follow_symlinks=False)
+                    except FileNotFoundError:
+                        continue  # removed since it was listed
+                    yield _status(entry.name, found)
+        except OSError as e:
+            raise translate(e, path) from e
+
+    def open(self, path: str) -> "LocalReader":
+        """See base.Backend; only regular files can be opened."""
+        try:
+            # O_NONBLOCK: opening a FIFO must not wait for a writer. O_NOFOLLOW: `status` does not follow either.
+            descriptor = _Descriptor(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW))
+        except OSError as e:
+            raise translate(e, path) from e
+        found = os.fstat(descriptor.fd)
+        if stat.S_ISDIR(found.st_mode):
+            raise errors.IsDirectoryError(f"{path}: is a directory")
+        if not stat.S_ISREG(found.st_mode):
+            raise errors.UnsupportedError(f"{path}: is no regular file")
+        return LocalReader(path, descriptor, found.st_size)
+
+    def space(self, path: str) -> SpaceUsage:
+        """See base.Backend."""
+        try:
+            found = os.statvfs(path)
+        except OSError as e:
+            raise translate(e, path) from e
+        return SpaceUsage(
+            capacity_bytes=found.f_blocks * found.f_frsize,
+            used_bytes=(found.f_blocks - found.f_bfree) * found.f_frsize,
+            free_bytes=found.f_bavail * found.f_frsize,
+        )
+
+    def make_directory(self, path: str, mode: int) -> None:
+        """See base.Backend; parents that are missing get 0o755 less the umask."""
+        try:
+            parent = os.path.dirname(path)
+            if not os.path.lexists(path):
+                os.makedirs(parent, mode=0o755, exist_ok=True)
+            try:
+                os.mkdir(path)
+            except FileExistsError:
+                if not os.path.isdir(path):
+                    raise
+                return
+            os.chmod(path, mode)
+        except FileExistsError as e:
+            # makedirs says EEXIST of a parent that is a file.
+            if not os.path.lexists(path):
+                raise errors.NotDirectoryError(f"{path}: a file among the parents") from e
+            raise translate(e, path) from e
+        except OSError as e:
+            raise translate(e, path) from e
+
+    def set_owner(self, path: str, owner: str | None, group: str | None) -> None:
+        """See base.Backend."""
+        try:
+            uid = -1 if owner is None else pwd.getpwnam(owner).pw_uid
+            gid = -1 if group is None else grp.getgrnam(group).gr_gid
+            os.chown(path, uid, gid, follow_symlinks=False)
+        except KeyError as e:
+            raise errors.InvalidArgumentError(f"{path}: {e.args[0]}") from e
+        except OSError as e:
+            raise translate(e, path) from e
+
+    def write_file(self, path: str, data: bytes) -> None:
+        """See base.Backend."""
+        import tempfile  # noqa: PLC0415 - a daemon does not need it
+
+        directory, name = os.path.split(path)
+        try:
+            with tempfile.NamedTemporaryFile(dir=directory, prefix=f".{name}.", suffix=".tmp", delete=False) as file:
+                try:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                    os.replace(file.name, path)
+                except BaseException:
+                    os.unlink(file.name)
+                    raise
+        except OSError as e:
+            raise translate(e, path) from e
+
+    def delete(self, path: str, *, recursive: bool) -> bool:
+        """See base.Backend."""
+        # A tenth of a MiB that a daemon which never deletes need not load.
+        import shutil  # noqa: PLC0415
+
+        try:
+            if not stat.S_ISDIR(os.lstat(path).st_mode):
+                os.unlink(path)
+            elif recursive:
+                shutil.rmtree(path)
+            else:
+                os.rmdir(path)
+        except FileNotFoundError:
+            return False
+        except OSError as e:
+            raise translate(e, path) from e
+        return True
+
+    def close(self) -> None:
+        """See base.Backend."""
+
+
+class _Descriptor:
+    """A file descriptor that is closed when its last user lets go of it.
+
+    Never before: a number that is closed while another thread reads may already mean another file.
+    """
+
+    __slots__ = ("fd",)
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __del__(self) -> None:
+        os.close(self.fd)
+
+
+class LocalReader:
+    """An open regular file; see base.FileReader. It stays the file that was opened, also once unlinked."""
+
+    __slots__ = ("_descriptor", "_path", "length_bytes")
+
+    def __init__(self, path: str, descriptor: _Descriptor, length_bytes: int) -> None:
+        """Share `descriptor`; it lives as long as this reader and its streams use it."""
+        self._path = path
+        self._descriptor: _Descriptor | None = descriptor
+        self.length_bytes = length_bytes
+
+    def read(self, start: int, stop: int) -> bytes:
+        """See base.FileReader."""
+        return self._read(self._range(start, stop), start, stop)
+
+    def stream(self, start: int, stop: int) -> Iterator[bytes]:
+        """See base.FileReader."""
+        return self._stream(self._range(start, stop), start, stop)
+
+    def _stream(self, descriptor: _Descriptor, start: int, stop: int) -> Iterator[bytes]:
+        for at in range(start, stop, _STREAM_CHUNK_BYTES):
+            yield self._read(descriptor, at, min(at + _STREAM_CHUNK_BYTES, stop))
+
+    def _read(self, descriptor: _Descriptor, start: int, stop: int) -> bytes:
+        try:
+            data = os.pread(descriptor.fd, stop - start, start)
+            # One read(2) moves at most 0x7ffff000 bytes, so a range may need several.
+            while len(data) < stop - start:
+                more = os.pread(descriptor.fd, stop - start - len(data), start + len(data))
+                if not more:
+                    raise errors.ShortReadError(f"{self._path}: the file ends at {start + len(data)}, before {stop}")
+                data += more
+        except OSError as e:
+            raise translate(e, self._path) from e
+        return data
+
+    def _range(self, start: int, stop: int) -> _Descriptor:
+        if self._descriptor is None:
+            raise errors.InvalidArgumentError(f"{self._path}: the reader is closed")
+        if not 0 <= start <= stop:
+            raise errors.InvalidArgumentError(f"{self._path}: [{start}, {stop}) is no range")
+        if stop > self.length_bytes:
+            raise errors.ShortReadError(f"{self._path}: [{start}, {stop}) reaches beyond {self.length_bytes} bytes")
+        return self._descriptor
+
+    def close(self) -> None:
+        """See base.FileReader; reads and streams that are under way go on."""
+        self._descriptor = None
+
+
+def _status(name: str, found: os.stat_result) -> FileStatus:
+    mode = found.st_mode
+    directory = stat.S_ISDIR(mode)
+    kind = FileKind.DIRECTORY if directory else FileKind.SYMLINK if stat.S_ISLNK(mode) else FileKind.FILE
+    return FileStatus(
+        name=name,
+        kind=kind,
+        length_bytes=0 if directory else found.st_size,
+        mode=stat.S_IMODE(mode) & 0o1777,
+        owner=_user_name(found.st_uid),
+        group=_group_name(found.st_gid),
+        mtime_ms=found.st_mtime_ns // 1_000_000,
+        atime_ms=found.st_atime_ns // 1_000_000,
+    )
+
+
+@lru_cache(maxsize=256)  # a machine has few owners, and each look-up reads /etc/passwd
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+@lru_cache(maxsize=256)
+def _group_name(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)

@@ -1,0 +1,214 @@
+"""What the clients lack and WebHDFS has: space (quota and capacity), and for Arrow what its interface can't say.
+
+Over http.client, not httpx: importing httpx adds 20 MiB to an idle daemon, http.client 9. Nothing here reads proxy
+settings of the environment, and every request has a timeout.
+"""
+
+import http.client
+import logging
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+from urllib.parse import quote, urlencode, urlsplit
+
+import msgspec
+
+from hdfs_fuse import errors
+from hdfs_fuse.backend.base import SpaceUsage
+from hdfs_fuse.backend.identity import effective_user
+from hdfs_fuse.backend.java_errors import from_java
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# A NameNode answers these in milliseconds; statfs must not wait long for one that does not.
+_TIMEOUT_S = 5.0
+
+# GETQUOTAUSAGE of a directory without a quota falls back to a content summary, which walks the whole subtree on the
+# NameNode (FSDirStatAndListingOp.getQuotaUsage). A tree that took this long is not asked about again ...
+_EXPENSIVE_S = 0.5
+# ... and a small one after this while, so that a quota which was set later shows.
+_ASK_AGAIN_S = 60.0
+
+
+class _Wire(msgspec.Struct, rename="camel"):
+    """WebHDFS's JSON; keys that are not named are ignored."""
+
+
+class _QuotaUsage(_Wire):
+    space_quota: int = -1
+    space_consumed: int = 0
+
+
+class _QuotaUsageReply(msgspec.Struct, rename="pascal"):
+    quota_usage: _QuotaUsage
+
+
+class _FsStatus(_Wire):
+    capacity: int
+    used: int
+    remaining: int
+
+
+class _FsStatusReply(msgspec.Struct, rename="pascal"):
+    fs_status: _FsStatus
+
+
+class _NameSystem(msgspec.Struct, rename="pascal"):
+    capacity_total: int
+    capacity_used: int
+    capacity_remaining: int
+
+
+class _Jmx(msgspec.Struct):
+    beans: list[_NameSystem]
+
+
+class _Boolean(msgspec.Struct):
+    boolean: bool
+
+
+class _RemoteException(_Wire):
+    message: str = ""
+    java_class_name: str = ""
+
+
+class _RemoteExceptionReply(msgspec.Struct, rename="pascal"):
+    remote_exception: _RemoteException
+
+
+class WebHdfs:
+    """WebHDFS of one filesystem, as the process's user. Safe in any number of threads; keeps no connection."""
+
+    def __init__(self, addresses: Sequence[str]) -> None:
+        """Take the NameNodes' base URLs; the first that is active answers.
+
+        Args:
+            addresses: `http://host:port` or `https://host:port` (hadoop_conf.webhdfs_addresses).
+        """
+        self._addresses = tuple(addresses)
+        self._lock = threading.Lock()
+        self._no_quota_until: dict[str, float] = {}
+
+    def space(self, path: str) -> SpaceUsage:
+        """The space quota set on `path` itself, in raw bytes (replicas count), else the cluster's capacity.
+
+        Args:
+            path: a directory.
+
+        Raises:
+            UnavailableError: no NameNode's web server answers; the message names those tried.
+            UnsupportedError: they answer, but not this (Kerberos, or no WebHDFS).
+            NotFoundError, PermissionDeniedError.
+        """
+        cluster = self._cluster_space()
+        quota = self._quota(path)
+        if quota is None:
+            return cluster
+        free = max(0, quota.space_quota - quota.space_consumed)
+        return SpaceUsage(quota.space_quota, quota.space_consumed, min(free, cluster.free_bytes))
+
+    def make_directory(self, path: str, mode: int) -> None:
+        """See base.Backend; parents that are missing get 0o755."""
+        parent = path.rpartition("/")[0]
+        try:
+            self._get(path, "GETFILESTATUS", msgspec.Raw)
+        except errors.NotFoundError:
+            if parent:
+                self._call("PUT", parent, {"op": "MKDIRS", "permission": "755"})
+        # MKDIRS leaves a directory that is there as it is, and refuses a file.
+        self._call("PUT", path, {"op": "MKDIRS", "permission": f"{mode:o}"})
+
+    def set_owner(self, path: str, owner: str | None, group: str | None) -> None:
+        """See base.Backend."""
+        parameters = {"op": "SETOWNER", "owner": owner or "", "group": group or ""}
+        self._call("PUT", path, {name: value for name, value in parameters.items() if value})
+
+    def delete(self, path: str, *, recursive: bool) -> bool:
+        """See base.Backend."""
+        parameters = {"op": "DELETE", "recursive": "true" if recursive else "false"}
+        return _decode(self._call("DELETE", path, parameters), _Boolean).boolean
+
+    def _cluster_space(self) -> SpaceUsage:
+        try:
+            status = self._get("/", "GETSTATUS", _FsStatusReply).fs_status
+        except (errors.InvalidArgumentError, errors.UnsupportedError):
+            # NameNodes before 3.4 have no GETSTATUS; every one publishes this bean (FSNamesystemMBean).
+            target = "/jmx?qry=Hadoop:service=NameNode,name=FSNamesystemState"
+            beans = _decode(self._request("GET", target), _Jmx).beans
+            if not beans:
+                raise errors.UnsupportedError("the NameNode publishes no capacity") from None
+            return SpaceUsage(beans[0].capacity_total, beans[0].capacity_used, beans[0].capacity_remaining)
+        return SpaceUsage(status.capacity, status.used, status.remaining)
+
+    def _quota(self, path: str) -> _QuotaUsage | None:
+        with self._lock:
+            if self._no_quota_until.get(path, 0.0) > time.monotonic():
+                return None
+        started = time.monotonic()
+        try:
+            usage = self._get(path, "GETQUOTAUSAGE", _QuotaUsageReply).quota_usage
+        except (errors.InvalidArgumentError, errors.UnsupportedError, errors.UnavailableError):
+            usage = None  # no such operation before 2.8; or the walk outlasted the timeout
+        if usage is not None and usage.space_quota >= 0:
+            return usage
+        now = time.monotonic()
+        expensive = now - started > _EXPENSIVE_S
+        with self._lock:
+            self._no_quota_until[path] = float("inf") if expensive else now + _ASK_AGAIN_S
+        if expensive:
+            logger.info("no quota on %s, which took %.1f s to find out: not asking again", path, now - started)
+        return None
+
+    def _get(self, path: str, operation: str, reply: type[T]) -> T:
+        return _decode(self._call("GET", path, {"op": operation}), reply)
+
+    def _call(self, method: str, path: str, parameters: Mapping[str, str]) -> bytes:
+        query = urlencode({**parameters, "user.name": effective_user()})
+        return self._request(method, f"/webhdfs/v1{quote(path)}?{query}")
+
+    def _request(self, method: str, target: str) -> bytes:
+        """Ask one NameNode after the other until one that is active has answered."""
+        failure: errors.HdfsFuseError = errors.UnavailableError(
+            "no WebHDFS address is known: set dfs.namenode.http-address"
+        )
+        for address in self._addresses:
+            try:
+                return _ask(address, method, target)
+            except errors.UnavailableError as e:
+                failure = e
+        raise failure
+
+
+def _ask(address: str, method: str, target: str) -> bytes:
+    parts = urlsplit(address)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.hostname or "", parts.port, timeout=_TIMEOUT_S)
+    try:
+        connection.request(method, target, headers={"Accept": "application/json"})
+        response = connection.getresponse()
+        status, body = response.status, response.read()
+    except (OSError, http.client.HTTPException) as e:
+        raise errors.UnavailableError(
+            f"WebHDFS at {address}: {e or type(e).__name__}; the address comes from dfs.namenode.http-address"
+        ) from e
+    finally:
+        connection.close()
+    if status == http.HTTPStatus.OK:
+        return body
+    try:
+        remote = msgspec.json.decode(body, type=_RemoteExceptionReply).remote_exception
+    except msgspec.MsgspecError as e:
+        if status == http.HTTPStatus.UNAUTHORIZED:
+            raise errors.UnsupportedError(f"WebHDFS at {address} asks for Kerberos, which is not supported yet") from e
+        raise errors.UnsupportedError(f"WebHDFS at {address}: unexpected answer, HTTP status {status}") from e
+    raise from_java(remote.java_class_name, remote.message)
+
+
+def _decode(body: bytes, reply: type[T]) -> T:
+    try:
+        return msgspec.json.decode(body, type=reply)
+    except msgspec.MsgspecError as e:
+        raise errors.UnsupportedError(f"WebHDFS: unexpected answer: {e}") from e

@@ -1,0 +1,155 @@
+"""The block cache as the event loop sees it: which blocks are in reach, and the loads that bring others.
+
+It knows keys and a `load` function, never a filesystem. One load per block however many wait; loads belong to the
+cache's nursery, so a reader that goes away harms nobody.
+"""
+
+import contextlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+
+import trio
+
+from hdfs_fuse.cache.blocks import CachedBlock, MemoryBlock, MemoryBudget
+from hdfs_fuse.cache.fill import Fill, Load, SmallFill
+from hdfs_fuse.cache.keys import BlockKey, BlockKeys
+from hdfs_fuse.cache.store import BlockStore
+
+# Maps are bounded by vm.max_map_count (65,530), and each keeps two descriptors: of 1,024 that a process may have.
+MAX_MAPPED_BLOCKS = 256
+# For blocks that the disk does not take. Well below the 200 MiB that a loaded mount may use.
+MEMORY_BYTES = 64 << 20
+
+
+class BlockCache:
+    """Blocks in reach of this mount. All methods belong to the event loop."""
+
+    def __init__(self, store: BlockStore | None, nursery: trio.Nursery, threads: int) -> None:
+        """Use `store`, or only memory without one.
+
+        Args:
+            store: the node's cache directory.
+            nursery: owner of the loads; cancelling it ends them.
+            threads: how many loads may run at once.
+        """
+        self.store = store
+        self.budget = MemoryBudget(MEMORY_BYTES)
+        self._nursery = nursery
+        self._limiter = trio.CapacityLimiter(threads)
+        self._token = trio.lowlevel.current_trio_token()
+        self._blocks: OrderedDict[str, CachedBlock] = OrderedDict()
+
+    def get(self, keys: BlockKeys, index: int) -> CachedBlock | None:
+        """The block if it is in reach and intact, loading ones included; None otherwise."""
+        block = self._blocks.get(keys[index].name)
+        if block is None:
+            return None
+        if block.is_failed or (block.content is not None and not block.content.is_intact()):
+            self.drop(block)
+            return None
+        self._blocks.move_to_end(block.key.name)
+        return block
+
+    def is_known(self, keys: BlockKeys, index: int) -> bool:
+        """Whether the block is in reach or loading, without a look at it."""
+        block = self._blocks.get(keys[index].name)
+        return block is not None and not block.is_failed
+
+    def load(self, keys: BlockKeys, first: int, end: int, load: Load) -> list[Fill]:
+        """Start to bring in the blocks [first, end) that are not in reach yet.
+
+        Returns:
+            The loads that were started, for `Fill.cancel`.
+        """
+        fills = []
+        for run_first, run_end in _runs([not self.is_known(keys, i) for i in range(first, end)]):
+            blocks = [CachedBlock(keys[first + i]) for i in range(run_first, run_end)]
+            for block in blocks:
+                self._blocks[block.key.name] = block
+            start = (first + run_first) * keys.block_size_bytes
+            fill = Fill(blocks, start, load, self.store, self.budget, self._notify)
+            self._nursery.start_soon(self._run, fill)
+            fills.append(fill)
+        self._trim()
+        return fills
+
+    def read_small_nowait(self, key: BlockKey) -> bytes | None:
+        """A small block's content if it can be had without waiting for the disk; None otherwise."""
+        if self.store is None or key.name in self._blocks:
+            return None
+        return self.store.read_nowait(key)
+
+    def load_small(
+        self, key: BlockKey, read: Callable[[int, int], bytes], check: Callable[[], object] | None = None
+    ) -> CachedBlock:
+        """A small block, from the disk or through `read(0, length)`; joins a load that is under way.
+
+        `check` is called first where it is given; the load fails with what it raises.
+        """
+        block = self._blocks.get(key.name)
+        if block is None or block.is_failed:
+            block = self._blocks[key.name] = CachedBlock(key)
+            fill = SmallFill(block, read, check, self.store, self._notify)
+            self._nursery.start_soon(self._run_small, fill)
+        return block
+
+    async def _run_small(self, fill: SmallFill) -> None:
+        await trio.to_thread.run_sync(fill.run, limiter=self._limiter, abandon_on_cancel=True)
+        # Stored by now, or not worth the memory: those who asked have it.
+        self._forget(fill.block)
+
+    async def _run(self, fill: Fill) -> None:
+        # Abandoned on cancel: when the mount ends, nobody waits for a thread that hangs in a read.
+        await trio.to_thread.run_sync(fill.run, limiter=self._limiter, abandon_on_cancel=True)
+        for block in fill.blocks:
+            if not block.is_complete:
+                self._forget(block)
+        fill.finished()
+
+    def _notify(self, function: Callable[..., object], *args: object) -> None:
+        """Run `function` on the loop, from a thread."""
+        with contextlib.suppress(trio.RunFinishedError):  # the mount has ended before this thread
+            self._token.run_sync_soon(function, *args)
+
+    def drop(self, block: CachedBlock) -> None:
+        """Take a block out of reach; those who hold a view keep it."""
+        self._forget(block)
+        if block.content is not None and block.is_complete:
+            block.content.close()
+
+    def _forget(self, block: CachedBlock) -> None:
+        if self._blocks.get(block.key.name) is block:
+            del self._blocks[block.key.name]
+
+    def _trim(self) -> None:
+        """Let the least recently used blocks go when there are too many, or too many in memory."""
+        excess = len(self._blocks) - MAX_MAPPED_BLOCKS
+        wants_memory = self.budget.used_bytes > self.budget.size_bytes // 2
+        if excess <= 0 and not wants_memory:
+            return
+        for block in list(self._blocks.values()):
+            if not block.is_complete:
+                continue
+            if excess > 0:
+                self.drop(block)
+                excess -= 1
+            elif self.budget.used_bytes <= self.budget.size_bytes // 2:
+                break
+            elif isinstance(block.content, MemoryBlock):
+                self.drop(block)
+
+    def close(self) -> None:
+        """Let all blocks go. Loads end with the nursery."""
+        for block in list(self._blocks.values()):
+            self.drop(block)
+
+
+def _runs(flags: list[bool]) -> Iterator[tuple[int, int]]:
+    """The runs of True as [first, end)."""
+    first = None
+    for i, flag in enumerate([*flags, False]):
+        if flag and first is None:
+            first = i
+        elif not flag and first is not None:
+            yield first, i
+            first = None

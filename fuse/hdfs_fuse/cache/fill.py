@@ -1,0 +1,217 @@
+"""The work of one thread: bring consecutive blocks in, from the cache's disk or through a stream."""
+
+import logging
+from collections.abc import Callable, Generator, Iterator, Sequence
+
+from hdfs_fuse.cache.blocks import (
+    BlockUnavailableError,
+    BytesContent,
+    CachedBlock,
+    Content,
+    LoadCancelledError,
+    MemoryBlock,
+    MemoryBudget,
+)
+from hdfs_fuse.cache.store import BlockStore, StoredBlock
+from hdfs_fuse.errors import HdfsFuseError, ShortReadError
+
+logger = logging.getLogger(__name__)
+
+Chunk = bytes | memoryview
+# load(start, stop): the bytes [start, stop) of the file, in order, in chunks of any size.
+Load = Callable[[int, int], Iterator[Chunk]]
+
+NewContent = StoredBlock | MemoryBlock
+
+# How many bytes are gathered before they are written and announced: few at the start of a block, for the first
+# byte's sake, then more, since each announcement wakes the event loop.
+_FIRST_BATCH_BYTES = 64 << 10
+_BATCH_BYTES = 1 << 20
+
+
+class Fill:
+    """Consecutive blocks and the load that brings them.
+
+    `run` belongs to one thread; everything it tells goes through `notify`, which runs a function on the event
+    loop. `cancel` may be called from anywhere, and takes effect at the next chunk.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[CachedBlock],
+        start: int,
+        load: Load,
+        store: BlockStore | None,
+        budget: MemoryBudget,
+        notify: Callable[..., object],
+    ) -> None:
+        """Plan to bring `blocks` in, the first of which begins at byte `start` of the file."""
+        self.finished: Callable[[], object] = lambda: None  # called on the loop after the last block
+        self.blocks = blocks
+        self._start = start
+        self._load = load
+        self._store = store
+        self._budget = budget
+        self._notify = notify
+        self._cancelled = False
+        self._done = 0  # blocks that are complete
+        self.loaded_bytes = 0
+
+    def cancel(self) -> None:
+        """Give up blocks that nobody waits for."""
+        self._cancelled = True
+
+    def run(self) -> None:
+        """Do it. Never raises: errors go to those who wait for the blocks."""
+        error: HdfsFuseError = LoadCancelledError("load cancelled")
+        try:
+            while self._done < len(self.blocks) and not self._is_cancelled():
+                if not self._take_stored():
+                    self._stream(self._end_of_missing())
+        except HdfsFuseError as e:
+            error = e
+        except Exception as e:
+            logger.exception("block load failed unexpectedly")
+            error = BlockUnavailableError(f"block load failed: {e!r}")
+        for block in self.blocks[self._done :]:
+            self._notify(block.fail, error)
+
+    def _is_cancelled(self) -> bool:
+        # Reading another thread's list of waiters is a snapshot, and enough: a waiter that comes later asks again.
+        return self._cancelled and not any(block.waiting for block in self.blocks[self._done :])
+
+    def _take_stored(self) -> bool:
+        """Complete the next block from the disk, if it is there."""
+        if self._store is None:
+            return False
+        block = self.blocks[self._done]
+        stored = self._store.open(block.key)
+        if stored is None:
+            return False
+        self._finish(block, stored, from_disk=True)
+        return True
+
+    def _end_of_missing(self) -> int:
+        end = self._done + 1
+        while end < len(self.blocks) and not (self._store and self._store.contains(self.blocks[end].key)):
+            end += 1
+        return end
+
+    def _stream(self, end: int) -> None:
+        """Complete the blocks up to number `end` from one stream."""
+        start = self._start + sum(block.key.length_bytes for block in self.blocks[: self._done])
+        stop = start + sum(block.key.length_bytes for block in self.blocks[self._done : end])
+        chunks = self._load(start, stop)
+        try:
+            pieces = _Pieces(chunks)
+            while self._done < end and self._fill_block(self.blocks[self._done], pieces):
+                pass
+        finally:
+            if isinstance(chunks, Generator):
+                chunks.close()  # ends the transfer now, not when the garbage is collected
+
+    def _fill_block(self, block: CachedBlock, pieces: "_Pieces") -> bool:
+        """Complete one block; False when cancelled."""
+        content = self._new_content(block)
+        is_done = False
+        try:
+            filled = 0
+            while filled < block.key.length_bytes:
+                if self._is_cancelled():
+                    return False
+                wanted = min(max(_FIRST_BATCH_BYTES, filled), _BATCH_BYTES, block.key.length_bytes - filled)
+                content.append(pieces.take(wanted))
+                filled += wanted
+                self.loaded_bytes += wanted
+                if filled < block.key.length_bytes:
+                    self._notify(block.landed, content, filled)
+            content.publish()
+            self._finish(block, content, from_disk=False)
+            is_done = True
+        except OSError as e:
+            raise BlockUnavailableError(f"cache disk: {e}") from e
+        finally:
+            if not is_done:
+                content.close()
+        return True
+
+    def _new_content(self, block: CachedBlock) -> NewContent:
+        length = block.key.length_bytes
+        stored = self._store.create(block.key) if self._store is not None else None
+        if stored is not None:
+            return stored
+        if not self._budget.take(length):
+            raise BlockUnavailableError("neither the cache's disk nor its memory has room for a block")
+        return MemoryBlock(length, self._budget)
+
+    def _finish(self, block: CachedBlock, content: Content, *, from_disk: bool) -> None:
+        self._done += 1
+        self._notify(block.complete, content, from_disk)
+
+
+class SmallFill:
+    """The load of one small block. `run` belongs to one thread."""
+
+    def __init__(
+        self,
+        block: CachedBlock,
+        read: Callable[[int, int], bytes],
+        check: Callable[[], object] | None,
+        store: BlockStore | None,
+        notify: Callable[..., object],
+    ) -> None:
+        """Plan to bring `block` in from `store`, else through `read(0, length)`, if `check` lets it."""
+        self.block = block
+        self._check = check
+        self._read = read
+        self._store = store
+        self._notify = notify
+
+    def run(self) -> None:
+        """Do it, and store the block after its readers have it. Never raises: errors go to those who wait."""
+        key = self.block.key
+        try:
+            if self._check is not None:
+                self._check()
+            data = self._store.read(key) if self._store is not None else None
+            if data is not None:
+                self._notify(self.block.complete, BytesContent(data), True)
+                return
+            data = self._read(0, key.length_bytes)
+            self._notify(self.block.complete, BytesContent(data), False)
+            if self._store is not None:
+                self._store.put(key, data)
+        except HdfsFuseError as e:
+            self._notify(self.block.fail, e)
+        except Exception as e:
+            logger.exception("small block load failed unexpectedly")
+            self._notify(self.block.fail, BlockUnavailableError(f"block load failed: {e!r}"))
+
+
+class _Pieces:
+    """Chunks of any size, handed out in batches of the size wanted."""
+
+    def __init__(self, chunks: Iterator[Chunk]) -> None:
+        self._chunks = chunks
+        self._rest: Chunk = b""
+
+    def take(self, size_bytes: int) -> list[Chunk]:
+        """The next chunks, exactly `size_bytes` together.
+
+        Raises:
+            ShortReadError: the stream ends before.
+        """
+        batch = []
+        missing = size_bytes
+        while missing:
+            chunk = self._rest or next(self._chunks, None)
+            if chunk is None:
+                raise ShortReadError(f"the stream ended {missing} bytes before the end of the range")
+            if len(chunk) > missing:
+                view = memoryview(chunk)
+                chunk, self._rest = view[:missing], view[missing:]
+            else:
+                self._rest = b""
+            batch.append(chunk)
+            missing -= len(chunk)
+        return batch

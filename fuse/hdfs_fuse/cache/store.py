@@ -1,0 +1,464 @@
+"""Blocks on the disk: one file each, complete and checksummed or not there at all.
+
+A block is written into an unnamed file (O_TMPFILE), then linked under its name: a half-written one is never seen,
+and a crash leaves nothing behind. Eviction unlinks; maps stay valid. Every method may run in any thread, and any
+number of processes may use the same directory. No fault of the disk reaches a reader: it is a miss, and counted.
+"""
+
+import contextlib
+import fcntl
+import logging
+import mmap
+import os
+import random
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+import xxhash
+
+from hdfs_fuse.cache.keys import BlockKey
+from hdfs_fuse.cache.nowait import open_cached
+from hdfs_fuse.cache.reuse import TOUCH_INTERVAL_S, ReuseClock
+from hdfs_fuse.cache.usage import UsageFile
+from hdfs_fuse.errors import UnavailableError
+
+logger = logging.getLogger(__name__)
+
+# Version of the layout; a change gets a new folder and the old one is left to be removed by hand.
+_LAYOUT = "v1"
+_XATTR = "user.hdfs.block"
+_SEAL = struct.Struct("<4s16sqQ")  # magic, block name, length in bytes, XXH3 of the content
+_MAGIC = b"blk1"
+_VERIFY_CHUNK_BYTES = 256 << 10  # stays in the L2 cache between reading and hashing
+_CANDIDATES = 64  # blocks looked at for one eviction
+# Making room means listing directories, milliseconds each: do it for many blocks at once, and remember a "no".
+_EVICT_AHEAD = 1 / 64
+_REFUSAL_S = 0.5
+_PAGE = 4096
+
+
+def shard_of(name: str) -> int:
+    """The shard, in [0, usage.SHARDS), of a block name: its first three hex digits."""
+    return int(name[:3], 16)
+
+
+def disk_bytes(length_bytes: int) -> int:
+    """What a block of that length takes on the disk, whole pages."""
+    return -(-length_bytes // _PAGE) * _PAGE
+
+
+class StoredBlock:
+    """A block's file, mapped for reading and pinned against eviction. Filled by one thread, then published.
+
+    The map is only ever read by the kernel (the reply of a READ): a bad sector or a truncated file is then an error
+    of that system call and not a SIGBUS. Copies in user space go through pread.
+    """
+
+    def __init__(self, store: "BlockStore", key: BlockKey, fd: int, verified: os.stat_result | None = None) -> None:
+        """Take over `fd`.
+
+        Args:
+            store: where it belongs.
+            key: what it is.
+            fd: a file of the block's length.
+            verified: its stat from before its content was verified; None for a new file, still unnamed.
+        """
+        self._store = store
+        self._key = key
+        self._fd = fd
+        self._verified = verified
+        self._hash = xxhash.xxh3_64()
+        self._filled_bytes = 0
+        self.view = memoryview(mmap.mmap(fd, key.length_bytes, mmap.MAP_SHARED, mmap.PROT_READ))
+
+    def append(self, chunks: Sequence[bytes | memoryview]) -> None:
+        """Write the next bytes of a new block.
+
+        Raises:
+            OSError: the disk failed; the space had been allocated before.
+        """
+        for chunk in chunks:
+            self._hash.update(chunk)
+        size = sum(map(len, chunks))
+        if os.pwritev(self._fd, chunks, self._filled_bytes) != size:
+            raise OSError("short write to the cache")
+        self._filled_bytes += size
+
+    def publish(self) -> None:
+        """Seal a new block and give it its name.
+
+        Raises:
+            OSError: the disk failed; nothing is left there.
+        """
+        fcntl.flock(self._fd, fcntl.LOCK_SH)
+        self._store.seal_and_link(self._fd, self._key, self._hash.intdigest())
+        self._verified = os.fstat(self._fd)
+
+    def is_intact(self) -> bool:
+        """Whether nobody has written to or truncated the file since it was verified; unnamed ones are out of reach."""
+        if self._verified is None:
+            return True
+        st = os.fstat(self._fd)
+        return st.st_mtime_ns == self._verified.st_mtime_ns and st.st_size == self._verified.st_size
+
+    def copy(self, start: int, stop: int) -> bytes:
+        """Bytes [start, stop) of the block, copied; shorter when the file has been truncated."""
+        return os.pread(self._fd, stop - start, start)
+
+    def close(self) -> None:
+        """Unpin, and drop the file if it has no name. Views that are still in use stay valid. Idempotent."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class BlockStore:
+    """The cache directory of a node."""
+
+    def __init__(
+        self,
+        directory: str,
+        size_bytes: int,
+        min_free_bytes: int,
+        *,
+        now_s: Callable[[], float] = time.time,
+        on_fault: Callable[[], None] = lambda: None,
+        on_evict: Callable[[int], object] = int,
+    ) -> None:
+        """Open or create the cache below `directory`.
+
+        Args:
+            directory: on a filesystem with O_TMPFILE and user xattrs (ext4, xfs, btrfs, tmpfs).
+            size_bytes: bound for all processes together.
+            min_free_bytes: free space of the filesystem that is left alone.
+            now_s: the clock that last uses are measured with, seconds since the epoch.
+            on_fault: called for each fault of the disk.
+            on_evict: called with the size of each evicted block.
+
+        Raises:
+            UnavailableError: the directory can't be used; the message says why.
+        """
+        self._root = os.path.join(directory, _LAYOUT)
+        self._size_bytes = size_bytes
+        self._min_free_bytes = min_free_bytes
+        self._now_s = now_s
+        self._on_fault = on_fault
+        self._on_evict = on_evict
+        self._mutex = threading.Lock()  # eviction: one thread of a process at a time
+        self._refused_until_s = 0.0
+        self._clock_written_s = 0.0
+        self._has_warned = False
+        try:
+            os.makedirs(self._root, mode=0o700, exist_ok=True)
+            os.close(os.open(self._root, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600))
+            self._usage = UsageFile(os.path.join(self._root, "usage"))
+            if self._usage.is_new:
+                self._recount_all()
+            self._clock = ReuseClock(*self._usage.reuse())
+        except OSError as e:
+            raise UnavailableError(f"cache directory {directory!r} can't be used: {e}") from e
+
+    def close(self) -> None:
+        """Close the counters; blocks stay."""
+        self._usage.close()
+
+    def used_bytes(self) -> int:
+        """Bytes that the cache holds, of all processes."""
+        return self._usage.total_bytes()
+
+    def path_of(self, name: str) -> str:
+        """Where a block of that name is, if it is there."""
+        return f"{self._root}/{name[:3]}/{name}"
+
+    # --- reading ---
+
+    def contains(self, key: BlockKey) -> bool:
+        """Whether a block of that name is there, not whether it is sound."""
+        return os.path.exists(self.path_of(key.name))
+
+    def open(self, key: BlockKey) -> StoredBlock | None:
+        """Verify and map a block; None when it is not there or not sound. A damaged one is removed."""
+        fd = self._open_fd(key)
+        if fd < 0:
+            return None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH)
+            before = os.fstat(fd)
+            seal = os.getxattr(fd, _XATTR)
+            if before.st_size == key.length_bytes and seal == self._seal(key, _hash_of(fd, key.length_bytes)):
+                self._touch(fd, before)
+                block, fd = StoredBlock(self, key, fd, before), -1
+                return block
+            self._drop_damaged(key)
+        except OSError as e:
+            self._fault("reading a cached block failed", e)
+            self._drop_damaged(key)
+        finally:
+            if fd >= 0:
+                os.close(fd)
+        return None
+
+    def read(self, key: BlockKey) -> bytes | None:
+        """Read and verify a whole small block; None when it is not there or not sound."""
+        fd = self._open_fd(key)
+        if fd < 0:
+            return None
+        try:
+            before = os.fstat(fd)
+            data = os.pread(fd, key.length_bytes + 1, 0)
+            if len(data) == key.length_bytes and os.getxattr(fd, _XATTR) == self._seal(
+                key, xxhash.xxh3_64_intdigest(data)
+            ):
+                self._touch(fd, before)
+                return data
+            self._drop_damaged(key)
+        except OSError as e:
+            self._fault("reading a cached block failed", e)
+            self._drop_damaged(key)
+        finally:
+            os.close(fd)
+        return None
+
+    def read_nowait(self, key: BlockKey) -> bytes | None:
+        """`read`, but only as far as the kernel has the block in memory: never waits for the disk."""
+        fd = open_cached(self.path_of(key.name))
+        if fd < 0:
+            return None
+        try:
+            buffer = bytearray(key.length_bytes + 1)
+            if os.preadv(fd, [buffer], 0, os.RWF_NOWAIT) != key.length_bytes:
+                return None  # partly on the disk, or damaged: `read` finds out
+            data = bytes(memoryview(buffer)[: key.length_bytes])
+            if os.getxattr(fd, _XATTR) != self._seal(key, xxhash.xxh3_64_intdigest(data)):
+                return None
+            if self._now_s() - os.fstat(fd).st_atime_ns / 1e9 >= TOUCH_INTERVAL_S:
+                return None  # its last use must be written down, which may wait: leave that to `read`
+        except OSError:
+            return None
+        else:
+            return data
+        finally:
+            os.close(fd)
+
+    def _open_fd(self, key: BlockKey) -> int:
+        try:
+            return os.open(self.path_of(key.name), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return -1
+        except OSError as e:
+            self._fault("opening a cached block failed", e)
+            return -1
+
+    def _touch(self, fd: int, st: os.stat_result) -> None:
+        now_s = self._now_s()
+        last_use_s = st.st_atime_ns / 1e9
+        if now_s - last_use_s < TOUCH_INTERVAL_S:
+            return
+        self._clock.hit(last_use_s, now_s)
+        # The access time is the last use, kept by us since mounts are relatime or noatime. utime needs no write access.
+        with contextlib.suppress(OSError):
+            os.utime(fd, ns=(int(now_s * 1e9), st.st_mtime_ns))
+            if now_s - self._clock_written_s > 1.0:
+                self._clock_written_s = now_s
+                self._usage.set_reuse(self._clock.longest_s, self._clock.last_hit_s)
+
+    def _drop_damaged(self, key: BlockKey) -> None:
+        logger.warning("cached block damaged, removed", extra={"block": key.name})
+        self._on_fault()
+        self._unlink(key.name)
+
+    # --- writing ---
+
+    def create(self, key: BlockKey) -> StoredBlock | None:
+        """Begin a block, its space allocated; None when there is no room for it or the disk fails."""
+        if not self._has_room(key.length_bytes):
+            return None
+        fd = -1
+        try:
+            fd = self._open_temporary(key)
+            os.posix_fallocate(fd, 0, key.length_bytes)
+            return StoredBlock(self, key, fd)
+        except OSError as e:
+            self._fault("creating a cached block failed", e)
+            if fd >= 0:
+                os.close(fd)
+            return None
+
+    def put(self, key: BlockKey, data: bytes) -> bool:
+        """Store a small block at once.
+
+        Returns:
+            Whether it is stored.
+        """
+        if not self._has_room(key.length_bytes):
+            return False
+        fd = -1
+        try:
+            fd = self._open_temporary(key)
+            if os.pwrite(fd, data, 0) != key.length_bytes:
+                raise OSError("short write to the cache")
+            self.seal_and_link(fd, key, xxhash.xxh3_64_intdigest(data))
+        except OSError as e:
+            self._fault("storing a block failed", e)
+            return False
+        finally:
+            if fd >= 0:
+                os.close(fd)
+        return True
+
+    def seal_and_link(self, fd: int, key: BlockKey, digest: int) -> None:
+        """Attach the seal to an unnamed file and give it its name.
+
+        Raises:
+            OSError: the disk failed; the file stays unnamed.
+        """
+        os.setxattr(fd, _XATTR, self._seal(key, digest))
+        now_ns = int(self._now_s() * 1e9)
+        os.utime(fd, ns=(now_ns, now_ns))
+        try:
+            # src_dir_fd makes os.link follow the symbolic link of /proc, as linkat(2) describes for O_TMPFILE.
+            os.link(f"/proc/self/fd/{fd}", self.path_of(key.name), src_dir_fd=fd, follow_symlinks=True)
+        except FileExistsError:
+            return  # another process was faster with the same bytes
+        self._usage.add(shard_of(key.name), disk_bytes(key.length_bytes))
+
+    def _open_temporary(self, key: BlockKey) -> int:
+        shard = f"{self._root}/{key.name[:3]}"
+        flags = os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC
+        try:
+            return os.open(shard, flags, 0o600)
+        except FileNotFoundError:
+            os.makedirs(shard, mode=0o700, exist_ok=True)
+            return os.open(shard, flags, 0o600)
+
+    @staticmethod
+    def _seal(key: BlockKey, digest: int) -> bytes:
+        return _SEAL.pack(_MAGIC, bytes.fromhex(key.name), key.length_bytes, digest)
+
+    # --- room ---
+
+    def _has_room(self, length_bytes: int) -> bool:
+        size = disk_bytes(length_bytes)
+        if size > self._size_bytes:
+            return False
+        try:
+            statvfs = os.statvfs(self._root)
+            free_bytes = statvfs.f_bavail * statvfs.f_frsize - self._min_free_bytes
+            excess = max(self._usage.total_bytes() + size - self._size_bytes, size - free_bytes)
+            if excess <= 0:
+                return True
+            with self._mutex:
+                if self._now_s() < self._refused_until_s:
+                    return False
+                ahead = min(int(self._size_bytes * _EVICT_AHEAD), 256 * size)
+                freed = self._evict(excess + ahead, must_free=size > free_bytes)
+                if freed >= excess:
+                    return True
+                self._refused_until_s = self._now_s() + _REFUSAL_S
+        except OSError as e:
+            self._fault("making room in the cache failed", e)
+        return False
+
+    def _evict(self, wanted_bytes: int, *, must_free: bool) -> int:
+        """Remove blocks that look dead, the longest unused first; all the same when the disk itself runs full."""
+        freed = 0
+        now_s = self._now_s()
+        stored = ReuseClock(*self._usage.reuse())
+        if stored.last_hit_s > self._clock.last_hit_s:
+            self._clock = stored  # another process has seen later hits
+        while freed < wanted_bytes:
+            round_freed = 0
+            candidates = self._candidates()
+            # The younger half of a sample is never taken: with few samples that would be a random choice.
+            for last_use_s, size, name in candidates[: len(candidates) // 2 + 1]:
+                if freed + round_freed >= wanted_bytes or (not must_free and self._clock.is_alive(last_use_s, now_s)):
+                    break
+                if self._remove_unpinned(name):
+                    self._on_evict(size)
+                    round_freed += size
+            freed += round_freed
+            if not round_freed:
+                break
+        return freed
+
+    def _candidates(self) -> list[tuple[float, int, str]]:
+        """Some blocks as (last use in s, size, name), the longest unused first."""
+        weights = self._usage.shard_bytes()
+        found: list[tuple[float, int, str]] = []
+        for shard in dict.fromkeys(_weighted_order(weights)):
+            found += self._list_shard(shard)
+            if len(found) >= _CANDIDATES:
+                break
+        return sorted(found)
+
+    def _list_shard(self, shard: int) -> list[tuple[float, int, str]]:
+        blocks = []
+        with contextlib.suppress(FileNotFoundError), os.scandir(f"{self._root}/{shard:03x}") as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):
+                    st = entry.stat(follow_symlinks=False)
+                    blocks.append((st.st_atime_ns / 1e9, disk_bytes(st.st_size), entry.name))
+        self._usage.recount(shard, sum(size for _, size, _ in blocks))
+        return blocks
+
+    def _recount_all(self) -> None:
+        with os.scandir(self._root) as entries:
+            for entry in entries:
+                if len(entry.name) == 3:
+                    self._list_shard(int(entry.name, 16))
+
+    def _remove_unpinned(self, name: str) -> bool:
+        try:
+            fd = os.open(self.path_of(name), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False  # mapped by some process
+        else:
+            return self._unlink(name)
+        finally:
+            os.close(fd)
+
+    def _unlink(self, name: str) -> bool:
+        try:
+            size = disk_bytes(os.stat(self.path_of(name)).st_size)
+            os.unlink(self.path_of(name))
+        except FileNotFoundError:
+            return False
+        except OSError as e:
+            self._fault("removing a cached block failed", e)
+            return False
+        self._usage.add(shard_of(name), -size)
+        return True
+
+    def _fault(self, event: str, error: OSError) -> None:
+        self._on_fault()
+        # One line an incident: a broken disk fails for every block.
+        log = logger.debug if self._has_warned else logger.warning
+        self._has_warned = True
+        log("%s: %s; reading from the filesystem instead", event, error)
+
+
+def _hash_of(fd: int, length_bytes: int) -> int:
+    """XXH3 of the first `length_bytes` of a file."""
+    digest = xxhash.xxh3_64()
+    buffer = memoryview(bytearray(min(_VERIFY_CHUNK_BYTES, length_bytes)))
+    position = 0
+    while position < length_bytes:
+        count = os.preadv(fd, [buffer[: length_bytes - position]], position)
+        if count == 0:
+            break
+        digest.update(buffer[:count])
+        position += count
+    return digest.intdigest()
+
+
+def _weighted_order(weights: Sequence[int]) -> Iterable[int]:
+    """Shards that hold something, at random, the fuller ones rather first."""
+    filled = [shard for shard, weight in enumerate(weights) if weight]
+    # Efraimidis and Spirakis, "Weighted random sampling with a reservoir" (2006): order by u ** (1 / weight).
+    return sorted(filled, key=lambda shard: random.random() ** (1 / weights[shard]), reverse=True)  # noqa: S311

@@ -1,0 +1,108 @@
+"""How full the cache is: counters in a small file that all processes of the node share.
+
+Counting beats measuring: a walk over ten million files takes minutes. A process killed between adding a file and
+counting it leaves the counters slightly low; `recount` mends a shard whenever eviction visits it.
+"""
+
+import contextlib
+import fcntl
+import math
+import os
+import struct
+import threading
+from collections.abc import Iterator
+
+SHARDS = 4096  # of 10 million blocks, 2,441 in each: a directory that is listed in milliseconds
+
+_HEADER = struct.Struct("<8sqdd")  # magic, total bytes, longest reuse in s, time of the last hit in s
+_MAGIC = b"HDFSCSI1"
+_CELL = struct.Struct("<q")
+_SIZE = _HEADER.size + SHARDS * _CELL.size
+_MAX_BYTES = 1 << 60  # anything beyond is damage
+
+
+class UsageFile:
+    """Bytes kept in each shard, and what is known of reuse (see reuse.py).
+
+    Read and written with pread and pwrite, never mapped: a truncated file then is a short read, not a SIGBUS.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._mutex = threading.Lock()
+        with self._locked():
+            magic = os.pread(self._fd, _HEADER.size, 0)[:8]
+            self.is_new = magic != _MAGIC or os.fstat(self._fd).st_size != _SIZE
+            if self.is_new:
+                os.ftruncate(self._fd, 0)
+                os.ftruncate(self._fd, _SIZE)
+                os.pwrite(self._fd, _HEADER.pack(_MAGIC, 0, 0.0, 0.0), 0)
+
+    def close(self) -> None:
+        """Close the file; the counters stay."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        with self._mutex:
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def _header(self) -> tuple[int, float, float]:
+        raw = os.pread(self._fd, _HEADER.size, 0)
+        if len(raw) == _HEADER.size:
+            magic, total, reuse_s, hit_s = _HEADER.unpack(raw)
+            if magic == _MAGIC and 0 <= total < _MAX_BYTES and math.isfinite(reuse_s) and math.isfinite(hit_s):
+                return total, reuse_s, hit_s
+        return sum(self._cells()), 0.0, 0.0
+
+    def _cells(self) -> list[int]:
+        raw = os.pread(self._fd, SHARDS * _CELL.size, _HEADER.size).ljust(SHARDS * _CELL.size, b"\0")
+        return [value if 0 <= value < _MAX_BYTES else 0 for (value,) in _CELL.iter_unpack(raw)]
+
+    def _write_header(self, total: int, reuse_s: float, hit_s: float) -> None:
+        os.pwrite(self._fd, _HEADER.pack(_MAGIC, max(total, 0), reuse_s, hit_s), 0)
+
+    def total_bytes(self) -> int:
+        """Bytes in the cache, all shards together."""
+        return self._header()[0]
+
+    def shard_bytes(self) -> list[int]:
+        """Bytes in each shard."""
+        return self._cells()
+
+    def add(self, shard: int, size_bytes: int) -> None:
+        """Count `size_bytes`, negative for a removal, in one shard and in the total."""
+        with self._locked():
+            self._change(shard, size_bytes)
+
+    def recount(self, shard: int, size_bytes: int) -> None:
+        """Say what a shard really holds, as its listing has just shown."""
+        with self._locked():
+            self._change(shard, size_bytes - self._cell(shard))
+
+    def _cell(self, shard: int) -> int:
+        raw = os.pread(self._fd, _CELL.size, _HEADER.size + shard * _CELL.size)
+        value = _CELL.unpack(raw)[0] if len(raw) == _CELL.size else 0
+        return value if 0 <= value < _MAX_BYTES else 0
+
+    def _change(self, shard: int, size_bytes: int) -> None:
+        total, reuse_s, hit_s = self._header()
+        old = self._cell(shard)
+        new = max(old + size_bytes, 0)
+        os.pwrite(self._fd, _CELL.pack(new), _HEADER.size + shard * _CELL.size)
+        self._write_header(total + new - old, reuse_s, hit_s)
+
+    def reuse(self) -> tuple[float, float]:
+        """The longest reuse interval seen lately in seconds, and when the last hit was (seconds since the epoch)."""
+        return self._header()[1:]
+
+    def set_reuse(self, reuse_s: float, hit_s: float) -> None:
+        """Store what `reuse` returns."""
+        with self._locked():
+            self._write_header(self._header()[0], reuse_s, hit_s)

@@ -1,0 +1,193 @@
+"""One mount's life: connect, take over the FUSE connection, serve, end. Started by a supervisor, one process a mount.
+
+Run as `python -m hdfs_fuse.daemon FD`, where FD is the channel to the supervisor (handover.py).
+"""
+
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from functools import partial
+
+import pyfuse3
+import trio
+
+from hdfs_fuse import handover
+from hdfs_fuse.backend.base import FileKind, FileStatus
+from hdfs_fuse.backend.connect import cluster_id, connect, resolve
+from hdfs_fuse.backend.resilient import ResilientBackend
+from hdfs_fuse.cache.cache import BlockCache
+from hdfs_fuse.cache.store import BlockStore
+from hdfs_fuse.calls import Calls
+from hdfs_fuse.config import MountConfig
+from hdfs_fuse.errors import HdfsFuseError, MountError, NotDirectoryError, UnavailableError
+from hdfs_fuse.fs import Filesystem
+from hdfs_fuse.inodes import Inode, InodeTable
+from hdfs_fuse.metrics import Metrics
+from hdfs_fuse.ops import Operations
+
+logger = logging.getLogger(__name__)
+
+# Requests in progress at once. Each costs a task; the kernel's own queue (mounts.MAX_BACKGROUND) is shorter.
+_MAX_REQUESTS = 1000
+# The GIL is handed over after at most this long, in seconds: the default of 5 ms lets a thread that hashes a block
+# keep the event loop from answering.
+_SWITCH_INTERVAL_S = 0.001
+
+
+class _KernelNotifier:
+    """Tells the kernel what the filesystem wants (fs.Kernel)."""
+
+    def forget_entry(self, inode: Inode) -> None:
+        """Have the kernel drop an unused name; happens in pyfuse3's own thread, since it may wait for handlers."""
+        if inode.parent is not None:
+            pyfuse3.invalidate_entry_async(inode.parent.number, os.fsencode(inode.name), ignore_enoent=True)
+
+
+class Daemon:
+    """The process that serves one mount."""
+
+    def __init__(self, config: MountConfig, channel: socket.socket) -> None:
+        """Serve `config`, reporting over `channel`."""
+        self._config = config
+        self._channel = channel
+        self._metrics = Metrics()
+        self._fs: Filesystem | None = None
+
+    async def run(self) -> None:
+        """Serve until the filesystem is unmounted or SIGTERM comes.
+
+        Raises:
+            HdfsFuseError: the mount can't be served; the reason.
+        """
+        config, metrics = self._config, self._metrics
+        backend = connect(config)
+        root_path = resolve(config).path
+        root_status = await self._root_status(backend, root_path)
+        store = await trio.to_thread.run_sync(self._open_store)
+        handover.send(self._channel, handover.Connected())
+        message, fds = await trio.to_thread.run_sync(handover.receive, self._channel, 2)
+        if not isinstance(message, handover.Serve) or len(fds) != 2:
+            raise MountError(f"the supervisor sent {message!r} with {len(fds)} descriptors")
+        fuse_fd, session_fd = fds
+        async with trio.open_nursery() as nursery:
+            cache = BlockCache(store, nursery, config.workers)
+            inodes = InodeTable(root_path, root_status)
+            inodes.root.expires_s = trio.current_time() + config.metadata_ttl_s
+            self._fs = Filesystem(config, backend, cluster_id(config), inodes, cache, metrics, _KernelNotifier())
+            operations = Operations(self._fs, config, metrics, partial(self._take_over, fuse_fd, session_fd))
+            # The session begins on a socket that holds the recorded FUSE_INIT; see `_take_over`.
+            pyfuse3.init(operations, f"/dev/fd/{session_fd}", {"fsname=hdfs"})
+            nursery.start_soon(self._offer_stats, message.stats_path)
+            nursery.start_soon(self._end_on_signal)
+            await pyfuse3.main(max_tasks=_MAX_REQUESTS)
+            nursery.cancel_scope.cancel()
+        self._fs.close()
+        cache.close()
+        if store is not None:
+            store.close()
+        os.unlink(message.stats_path)
+
+    async def _root_status(self, backend: ResilientBackend, path: str) -> FileStatus:
+        calls = Calls(1, self._config.call_deadline_s, self._metrics, backend.discard_client)
+        status = await calls.run(backend.status, path)
+        if status.kind is not FileKind.DIRECTORY:
+            raise NotDirectoryError(f"{self._config.uri}: a {status.kind.value}, and a mount needs a directory")
+        # Attributes tell nothing about the right to enter: list it, as the first `ls` would.
+        listing = backend.list(path)
+        await calls.run(next, listing, None)
+        return status
+
+    def _open_store(self) -> BlockStore | None:
+        cache = self._config.cache
+        if not cache.directory:
+            return None
+        try:
+            return BlockStore(
+                cache.directory,
+                cache.size_bytes,
+                cache.min_free_bytes,
+                on_fault=self._count_fault,
+                on_evict=self._count_evicted,
+            )
+        except UnavailableError as e:
+            logger.warning("mounting without a cache on disk: %s", e)
+            self._metrics.cache_fault_count += 1
+            return None
+
+    def _count_fault(self) -> None:
+        self._metrics.cache_fault_count += 1
+
+    def _count_evicted(self, size_bytes: int) -> None:
+        self._metrics.evicted_bytes += size_bytes
+
+    def _take_over(self, fuse_fd: int, session_fd: int) -> None:
+        """Put the real connection in the place of the socket that FUSE_INIT was replayed from.
+
+        libfuse answers on the same descriptor number after this returns, so the first daemon's answer reaches the
+        kernel. A successor's is dropped by the kernel (ENOENT), since INIT has been answered before.
+        """
+        os.dup2(fuse_fd, session_fd, inheritable=False)
+        os.close(fuse_fd)
+        handover.send(self._channel, handover.Serving())
+
+    async def _offer_stats(self, path: str) -> None:
+        """Write the statistics as JSON to everybody who connects."""
+        listener = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        await listener.bind(path)
+        listener.listen(8)
+        while True:
+            connection, _ = await listener.accept()
+            with connection, trio.move_on_after(5):
+                assert self._fs is not None
+                stats = {"uri": self._config.uri, "pid": os.getpid(), **self._fs.stats()}
+                await trio.SocketStream(connection).send_all(json.dumps(stats).encode() + b"\n")
+
+    @staticmethod
+    async def _end_on_signal() -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for number in signals:
+                logger.info("%s: ending", signal.Signals(number).name)
+                pyfuse3.terminate()
+
+
+def main() -> int:
+    """Serve the mount that the supervisor on descriptor argv[1] describes."""
+    logging.basicConfig(
+        level=os.environ.get("HDFS_FUSE_LOG_LEVEL", "INFO").upper(),
+        format="%(asctime)s %(levelname)s hdfs-fuse[%(process)d] %(name)s: %(message)s",
+    )
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    channel = socket.socket(fileno=int(sys.argv[1]))
+    try:
+        config = MountConfig.from_json(channel.recv(handover.MAX_MESSAGE_BYTES))
+        trio.run(Daemon(config, channel).run)
+    except* HdfsFuseError as group:
+        _fail(channel, group)
+    except* Exception as group:
+        logger.exception("the daemon ended unexpectedly")
+        _fail(channel, group)
+    else:
+        pyfuse3.close(unmount=False)
+        return 0
+    return 1
+
+
+def _fail(channel: socket.socket, group: BaseExceptionGroup[Exception]) -> None:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    known = error if isinstance(error, HdfsFuseError) else MountError(f"{type(error).__name__}: {error}")
+    try:
+        handover.send(channel, handover.Failed.of(known))
+    except OSError:
+        logger.error("%s", known)  # noqa: TRY400
+
+
+if __name__ == "__main__":
+    code = main()
+    logging.shutdown()
+    # Threads that hang in a call to the filesystem would keep the interpreter from ending.
+    os._exit(code)

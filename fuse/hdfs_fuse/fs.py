@@ -1,0 +1,321 @@
+"""The filesystem's semantics, read-only so far, without pyfuse3: node ids, names and handles in, records out.
+
+Consistency is close-to-open within the metadata lifetime: an open believes attributes no older than that, and a
+changed file gets other cache keys and new pages.
+"""
+
+import logging
+import time
+from collections import OrderedDict
+from typing import Protocol
+
+import trio
+
+from hdfs_fuse.backend.base import FileKind, FileStatus, SpaceUsage
+from hdfs_fuse.backend.resilient import ResilientBackend
+from hdfs_fuse.cache.cache import BlockCache
+from hdfs_fuse.calls import Calls
+from hdfs_fuse.config import MountConfig
+from hdfs_fuse.errors import (
+    HdfsFuseError,
+    IsDirectoryError,
+    NameTooLongError,
+    NotDirectoryError,
+    NotFoundError,
+    PermissionDeniedError,
+    ReadOnlyError,
+    StaleError,
+)
+from hdfs_fuse.handles import DirectoryHandle, FileHandle, HandleTable
+from hdfs_fuse.inodes import Inode, InodeTable
+from hdfs_fuse.metrics import Metrics
+from hdfs_fuse.reader import OpenFile, Reader
+
+logger = logging.getLogger(__name__)
+
+# An absence is believed for less long than a presence: somebody may be waiting for a _SUCCESS file.
+NEGATIVE_TTL_S = 5.0
+# Attributes seen in listings, for the stat that follows: about 25 MiB.
+_LISTED_MAX = 50_000
+# The NameNode is asked for its space at most this often; df and probes may ask all the time.
+_SPACE_TTL_S = 30.0
+_SPACE_PATIENCE_S = 1.0
+_NAME_MAX_BYTES = 255  # dfs.namenode.fs-limits.max-component-length
+# What statfs shows where the filesystem can't say: enough that no program refuses to work.
+_UNKNOWN_SPACE = SpaceUsage(capacity_bytes=1 << 50, used_bytes=0, free_bytes=1 << 50)
+
+
+class Kernel(Protocol):
+    """What the filesystem tells the kernel of its own accord."""
+
+    def forget_entry(self, inode: Inode) -> None:
+        """Ask the kernel to let go of a name that it does not use."""
+        ...
+
+
+class Filesystem:
+    """One mount's files. Belongs to the event loop; raises only HdfsFuseError."""
+
+    def __init__(
+        self,
+        config: MountConfig,
+        backend: ResilientBackend,
+        cluster: str,
+        inodes: InodeTable,
+        cache: BlockCache,
+        metrics: Metrics,
+        kernel: Kernel,
+    ) -> None:
+        """Serve what `backend` has.
+
+        Args:
+            config: the mount.
+            backend: the filesystem behind it, under one identity.
+            cluster: name of that filesystem, part of the cache's keys.
+            inodes: holding the root of the mount.
+            cache: the mount's blocks.
+            metrics: what is counted.
+            kernel: whom to ask for names back.
+        """
+        self._config = config
+        self._backend = backend
+        self._cluster = cluster
+        self.inodes = inodes
+        self._cache = cache
+        self._metrics = metrics
+        self._kernel = kernel
+        self._calls = Calls(config.workers, config.call_deadline_s, metrics, backend.discard_client)
+        self._files: HandleTable[FileHandle] = HandleTable()
+        self._directories: HandleTable[DirectoryHandle] = HandleTable()
+        self._listed: OrderedDict[tuple[int, str], tuple[FileStatus, float]] = OrderedDict()
+        self._space = _UNKNOWN_SPACE
+        self._space_expires_s = float("-inf")
+
+    # --- names and attributes ---
+
+    async def lookup(self, parent_number: int, name: str) -> Inode:
+        """The entry `name` of a directory; the kernel holds one more reference to it.
+
+        Raises:
+            NotFoundError: there is none. NotDirectoryError, PermissionDeniedError: as the NameNode answers.
+        """
+        parent = self.inodes.get(parent_number)
+        if name == "..":
+            name, parent = parent.name, parent.parent or parent
+        if name in {".", ""}:
+            return parent
+        now_s = trio.current_time()
+        inode = self.inodes.find(parent, name)
+        if inode is not None and now_s < inode.expires_s:
+            inode.lookups += 1
+            return inode
+        listed = self._listed.get((parent.number, name))
+        if listed is not None and now_s < listed[1]:
+            status, expires_s = listed
+        else:
+            status = await self._status(parent, name)
+            expires_s = trio.current_time() + self._config.metadata_ttl_s
+        return self._remember(parent, name, status, expires_s)
+
+    async def _status(self, parent: Inode, name: str) -> FileStatus:
+        try:
+            encoded = name.encode()
+        except UnicodeEncodeError:
+            raise NotFoundError(f"{name!r}: names in HDFS are UTF-8") from None
+        if len(encoded) > _NAME_MAX_BYTES:
+            raise NameTooLongError(f"a name of {len(encoded)} bytes: HDFS takes {_NAME_MAX_BYTES}")
+        path = f"{self.inodes.path_of(parent).rstrip('/')}/{name}"
+        try:
+            return await self._calls.run(self._backend.status, path)
+        except NotFoundError:
+            known = self.inodes.find(parent, name)
+            if known is not None:
+                self.inodes.detach(known)
+            raise
+
+    def _remember(self, parent: Inode, name: str, status: FileStatus, expires_s: float) -> Inode:
+        known = self.inodes.find(parent, name)
+        if known is not None and known.status.kind is not status.kind:
+            self.inodes.detach(known)  # a file has become a directory: not the same thing
+        inode = self.inodes.remember(parent, name, status, expires_s)
+        self._trim()
+        return inode
+
+    def _trim(self) -> None:
+        """Ask the kernel for the oldest names back when there are too many: it knows which of them it still needs."""
+        if len(self.inodes) > self._config.max_inodes and len(self.inodes) % 64 == 0:
+            victims = [inode for _, inode in zip(range(128), self.inodes.oldest(), strict=False)]
+            for inode in victims:
+                if inode.children == 0:
+                    self._kernel.forget_entry(inode)
+
+    async def getattr(self, number: int) -> Inode:
+        """The inode with attributes no older than the metadata lifetime.
+
+        Raises:
+            StaleError: its path is gone.
+        """
+        inode = self.inodes.get(number)
+        if trio.current_time() >= inode.expires_s:
+            await self._revalidate(inode)
+        return inode
+
+    async def _revalidate(self, inode: Inode) -> None:
+        path = self.inodes.path_of(inode)
+        try:
+            status = await self._calls.run(self._backend.status, path)
+        except NotFoundError as e:
+            self.inodes.detach(inode)
+            raise StaleError(f"{path}: gone") from e
+        if status.kind is not inode.status.kind:
+            self.inodes.detach(inode)
+            raise StaleError(f"{path}: was a {inode.status.kind.value}, is a {status.kind.value}")
+        inode.status = status
+        inode.expires_s = trio.current_time() + self._config.metadata_ttl_s
+
+    def forget(self, number: int, lookups: int) -> None:
+        """The kernel gives `lookups` references back."""
+        self.inodes.forget(number, lookups)
+
+    async def access(self, number: int, *, read: bool, write: bool, execute: bool) -> None:
+        """Check what an application asks by the NameNode's answer, not by the mode bits.
+
+        Raises:
+            ReadOnlyError: asked for writing. PermissionDeniedError: refused.
+        """
+        inode = await self.getattr(number)
+        if write:
+            raise ReadOnlyError("the mount is read-only")
+        is_file = inode.status.kind is FileKind.FILE
+        if execute and is_file and not inode.status.mode & 0o111:
+            raise PermissionDeniedError(f"{inode.name}: not executable")
+        if not read:
+            return
+        if is_file:
+            if inode.readable_version != inode.version:
+                file = OpenFile(self._backend, self.inodes.path_of(inode), inode.status, self._metrics)
+                await self._calls.run(file.open)
+                file.close()
+                inode.readable_version = inode.version
+        else:
+            listing = self._backend.list(self.inodes.path_of(inode))
+            await self._calls.run(next, listing, None)
+
+    # --- directories ---
+
+    async def opendir(self, number: int) -> int:
+        """Open a directory for reading; gives the handle's number.
+
+        Raises:
+            NotDirectoryError: it is a file.
+        """
+        inode = await self.getattr(number)
+        if inode.status.kind is not FileKind.DIRECTORY:
+            raise NotDirectoryError(f"{inode.name}: not a directory")
+        return self._directories.add(DirectoryHandle(inode, self.inodes.path_of(inode), self._backend, self._calls))
+
+    def directory(self, handle: int) -> DirectoryHandle:
+        """An open directory."""
+        return self._directories.get(handle)
+
+    @property
+    def has_room_for_inodes(self) -> bool:
+        """Whether a listing should hand inodes to the kernel, or only names: half the table is kept for lookups."""
+        return len(self.inodes) < self._config.max_inodes // 2
+
+    def enter(self, directory: DirectoryHandle, status: FileStatus) -> Inode:
+        """An entry of a listing becomes known to the kernel; as after `lookup`."""
+        expires_s = trio.current_time() + self._config.metadata_ttl_s
+        return self._remember(directory.inode, status.name, status, expires_s)
+
+    def note_listed(self, directory: DirectoryHandle, status: FileStatus) -> None:
+        """An entry that the kernel gets by name only: keep its attributes for the stat that often follows."""
+        self._listed[directory.inode.number, status.name] = (status, trio.current_time() + self._config.metadata_ttl_s)
+        if len(self._listed) > _LISTED_MAX:
+            self._listed.popitem(last=False)
+
+    def releasedir(self, handle: int) -> None:
+        """Close a directory."""
+        self._directories.remove(handle).close()
+
+    # --- files ---
+
+    async def open(self, number: int) -> tuple[int, bool]:
+        """Open a file for reading.
+
+        Returns:
+            The handle's number, and whether the kernel may keep the pages that it has.
+
+        Raises:
+            IsDirectoryError, StaleError. PermissionDeniedError: the NameNode refused.
+        """
+        inode = await self.getattr(number)
+        if inode.status.kind is FileKind.DIRECTORY:
+            raise IsDirectoryError(f"{inode.name}: a directory")
+        path = self.inodes.path_of(inode)
+        file = OpenFile(self._backend, path, inode.status, self._metrics)
+        reader = Reader(file, path, self._cluster, self._config, self._cache, self._calls, self._metrics)
+        version = inode.version
+        if inode.readable_version != version:
+            await self._check_readable(reader)
+            inode.readable_version = version
+        keep_pages = inode.page_cache_version == version
+        inode.page_cache_version = version
+        inode.children += 1
+        return self._files.add(FileHandle(inode, reader)), keep_pages
+
+    async def _check_readable(self, reader: Reader) -> None:
+        """Have the NameNode decide whether this identity may read the file; a small file's bytes come along."""
+        if reader.is_small and reader.length_bytes:
+            try:
+                await reader.read_whole_checked()
+            except HdfsFuseError:
+                if not reader.file.is_open:
+                    raise
+        else:
+            await self._calls.run(reader.file.open)
+
+    async def read(self, handle: int, start: int, size: int) -> bytes | memoryview:
+        """At most `size` bytes from `start`; fewer only at the end of the file."""
+        data = await self._files.get(handle).reader.read(start, size)
+        self._metrics.read_count += 1
+        self._metrics.read_bytes += len(data)
+        return data
+
+    def release(self, handle: int) -> None:
+        """Close a file."""
+        file = self._files.remove(handle)
+        file.reader.close()
+        file.inode.children -= 1
+        self.inodes.release(file.inode)
+
+    # --- the whole ---
+
+    async def statfs(self) -> SpaceUsage:
+        """Space of the filesystem; what was last known, or plenty, when it can't be asked."""
+        if trio.current_time() >= self._space_expires_s:
+            self._space_expires_s = trio.current_time() + _SPACE_TTL_S
+            # Probes of the mount's health call this: a filesystem that hangs must not look like a dead daemon.
+            with trio.move_on_after(_SPACE_PATIENCE_S):
+                try:
+                    self._space = await self._calls.run(self._backend.space, self.inodes.path_of(self.inodes.root))
+                except HdfsFuseError as e:
+                    logger.info("space unknown: %s", e)
+        return self._space
+
+    def close(self) -> None:
+        """Close what applications left open."""
+        for file in self._files.values():
+            file.reader.close()
+
+    def stats(self) -> dict[str, object]:
+        """The state of the mount, for `hdfs-fuse stats`."""
+        store = self._cache.store
+        return {
+            "uptime_s": time.time() - self._metrics.started_s,
+            "inodes": len(self.inodes),
+            "open_files": len(self._files),
+            "cache_used_bytes": store.used_bytes() if store is not None else 0,
+            "cache_size_bytes": self._config.cache.size_bytes if store is not None else 0,
+            **self._metrics.as_dict(),
+        }

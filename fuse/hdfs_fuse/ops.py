@@ -1,0 +1,242 @@
+"""pyfuse3 <-> fs: decode, call, encode, guard; no logic.
+
+pyfuse3 ends the whole mount on any exception but FUSEError, so every handler is guarded.
+"""
+
+import ctypes
+import errno
+import functools
+import logging
+import os
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import pyfuse3
+
+from hdfs_fuse.backend.base import FileKind, FileStatus
+from hdfs_fuse.config import MountConfig
+from hdfs_fuse.errors import HdfsFuseError, errno_of
+from hdfs_fuse.fs import NEGATIVE_TTL_S, Filesystem
+from hdfs_fuse.inodes import Inode
+from hdfs_fuse.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Handler = Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]
+
+_FILE_TYPES = {FileKind.FILE: 0o100000, FileKind.DIRECTORY: 0o040000, FileKind.SYMLINK: 0o120000}
+# Larger than any number of ours: inode numbers of entries that the kernel gets by name only.
+_UNNUMBERED = 1 << 62
+_STATFS_BLOCK_BYTES = 4096
+# struct fuse_entry_param is the first member of pyfuse3.EntryAttributes, and the node id the first of that.
+_NODE_ID_OFFSET = object.__basicsize__
+
+
+def guarded(latency: str | None = None) -> Callable[[Handler[P, R]], Handler[P, R]]:
+    """Turn exceptions into errnos, count them, and observe the handler's duration as the metric `latency`."""
+
+    def decorate(handler: Handler[P, R]) -> Handler[P, R]:
+        @functools.wraps(handler)
+        async def guard(self: Any, *args: P.args, **kwargs: P.kwargs) -> R:
+            started = time.perf_counter()
+            try:
+                return await handler(self, *args, **kwargs)
+            except pyfuse3.FUSEError:
+                raise
+            except HdfsFuseError as e:
+                raise pyfuse3.FUSEError(self.report(handler.__name__, e)) from e
+            except Exception as e:
+                logger.exception("unexpected error in %s", handler.__name__)
+                self.metrics.error_count += 1
+                raise pyfuse3.FUSEError(errno.EIO) from e
+            finally:
+                if latency is not None:
+                    getattr(self.metrics, latency).observe(time.perf_counter() - started)
+
+        return guard
+
+    return decorate
+
+
+class Operations(pyfuse3.Operations):
+    """The handlers. One object a process, since pyfuse3 keeps one session a process."""
+
+    def __init__(self, fs: Filesystem, config: MountConfig, metrics: Metrics, on_init: Callable[[], None]) -> None:
+        """Serve `fs`; `on_init` is called while FUSE_INIT is being answered."""
+        super().__init__()
+        self._fs = fs
+        self.metrics = metrics
+        self._on_init = on_init
+        self._uid = os.getuid() if config.uid is None else config.uid
+        self._gid = os.getgid() if config.gid is None else config.gid
+        self._mode_mask = ~config.umask
+        self._ttl_s = config.metadata_ttl_s
+        self._can_hide_node_ids = _can_hide_node_ids()
+        self._reported: set[str] = set()
+
+    def report(self, handler: str, error: HdfsFuseError) -> int:
+        """The errno for an error; logs what an operator should know, once for each kind of incident."""
+        code = errno_of(error)
+        if code != errno.ENOENT:
+            self.metrics.error_count += 1
+        if code in {errno.EIO, errno.ETIMEDOUT}:
+            incident = f"{handler} {type(error).__name__}"
+            log = logger.debug if incident in self._reported else logger.warning
+            self._reported.add(incident)
+            log("%s failed with %s: %s", handler, errno.errorcode[code], error)
+        return code
+
+    def init(self) -> None:
+        """FUSE_INIT has come; its reply goes out after this."""
+        self._on_init()
+
+    # --- names and attributes ---
+
+    @guarded("lookup_latency")
+    async def lookup(self, parent_inode: int, name: bytes, ctx: object) -> pyfuse3.EntryAttributes:  # noqa: ARG002
+        """FUSE_LOOKUP."""
+        try:
+            return self._attributes(await self._fs.lookup(parent_inode, os.fsdecode(name)))
+        except HdfsFuseError as e:
+            if errno_of(e) != errno.ENOENT:
+                raise
+            absent = pyfuse3.EntryAttributes()
+            absent.st_ino = 0  # a negative entry, which the kernel may believe for a while
+            absent.entry_timeout = min(self._ttl_s, NEGATIVE_TTL_S)
+            return absent
+
+    @guarded("lookup_latency")
+    async def getattr(self, inode: int, ctx: object) -> pyfuse3.EntryAttributes:  # noqa: ARG002
+        """FUSE_GETATTR."""
+        return self._attributes(await self._fs.getattr(inode))
+
+    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        """FUSE_FORGET."""
+        for number, lookups in inode_list:
+            self._fs.forget(number, lookups)
+
+    @guarded()
+    async def access(self, inode: int, mode: int, ctx: object) -> bool:  # noqa: ARG002
+        """FUSE_ACCESS."""
+        await self._fs.access(
+            inode, read=bool(mode & os.R_OK), write=bool(mode & os.W_OK), execute=bool(mode & os.X_OK)
+        )
+        return True
+
+    @guarded()
+    async def statfs(self, ctx: object) -> pyfuse3.StatvfsData:  # noqa: ARG002
+        """FUSE_STATFS."""
+        space = await self._fs.statfs()
+        data = pyfuse3.StatvfsData()
+        data.f_bsize = data.f_frsize = _STATFS_BLOCK_BYTES
+        data.f_blocks = space.capacity_bytes // _STATFS_BLOCK_BYTES
+        data.f_bfree = data.f_bavail = space.free_bytes // _STATFS_BLOCK_BYTES
+        data.f_namemax = 255
+        return data
+
+    # --- directories ---
+
+    @guarded()
+    async def opendir(self, inode: int, ctx: object) -> int:  # noqa: ARG002
+        """FUSE_OPENDIR."""
+        return await self._fs.opendir(inode)
+
+    @guarded("readdir_latency")
+    async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        """FUSE_READDIRPLUS. Offsets 0 and 1 are '.' and '..', the entries follow."""
+        directory = self._fs.directory(fh)
+        offset = start_id
+        while offset < 2:
+            attributes = self._name_only(self._attributes(directory.inode), directory.inode.number)
+            if not pyfuse3.readdir_reply(token, b"." * (offset + 1), attributes, offset + 1):
+                return
+            offset += 1
+        status = await directory.entry(offset - 2)
+        while status is not None and self._reply_entry(directory, token, status, offset + 1):
+            offset += 1
+            # What is fetched already fills the kernel's buffer; more is fetched when it asks again.
+            status = directory.peek(offset - 2)
+
+    def _reply_entry(self, directory: Any, token: pyfuse3.ReaddirToken, status: FileStatus, next_id: int) -> bool:
+        name = os.fsencode(status.name)
+        if self._can_hide_node_ids and not self._fs.has_room_for_inodes:
+            self._fs.note_listed(directory, status)
+            attributes = self._name_only(self._fill(pyfuse3.EntryAttributes(), status), _UNNUMBERED + next_id)
+            return pyfuse3.readdir_reply(token, name, attributes, next_id)
+        inode = self._fs.enter(directory, status)
+        if pyfuse3.readdir_reply(token, name, self._attributes(inode), next_id):
+            return True
+        self._fs.forget(inode.number, 1)
+        return False
+
+    async def releasedir(self, fh: int) -> None:
+        """FUSE_RELEASEDIR."""
+        self._fs.releasedir(fh)
+
+    # --- files ---
+
+    @guarded("open_latency")
+    async def open(self, inode: int, flags: int, ctx: object) -> pyfuse3.FileInfo:  # noqa: ARG002
+        """FUSE_OPEN."""
+        handle, keep_cache = await self._fs.open(inode)
+        return pyfuse3.FileInfo(fh=handle, keep_cache=keep_cache)
+
+    @guarded("read_latency")
+    async def read(self, fh: int, off: int, size: int) -> bytes | memoryview:  # type: ignore[override]
+        """FUSE_READ."""
+        return await self._fs.read(fh, off, size)
+
+    async def flush(self, fh: int) -> None:  # noqa: ARG002
+        """FUSE_FLUSH: nothing to flush on a read-only mount; ENOSYS tells the kernel never to ask again."""
+        raise pyfuse3.FUSEError(errno.ENOSYS)
+
+    @guarded()
+    async def release(self, fh: int) -> None:
+        """FUSE_RELEASE."""
+        self._fs.release(fh)
+
+    # --- encoding ---
+
+    def _attributes(self, inode: Inode) -> pyfuse3.EntryAttributes:
+        attributes = self._fill(pyfuse3.EntryAttributes(), inode.status)
+        attributes.st_ino = inode.number
+        return attributes
+
+    def _fill(self, attributes: pyfuse3.EntryAttributes, status: FileStatus) -> pyfuse3.EntryAttributes:
+        mtime_ns = status.mtime_ms * 1_000_000
+        attributes.st_mode = _FILE_TYPES[status.kind] | (status.mode & self._mode_mask)
+        attributes.st_uid = self._uid
+        attributes.st_gid = self._gid
+        attributes.st_size = status.length_bytes
+        attributes.st_blocks = (status.length_bytes + 511) // 512
+        attributes.st_mtime_ns = attributes.st_ctime_ns = mtime_ns
+        attributes.st_atime_ns = status.atime_ms * 1_000_000 or mtime_ns
+        attributes.entry_timeout = attributes.attr_timeout = self._ttl_s
+        return attributes
+
+    @staticmethod
+    def _name_only(attributes: pyfuse3.EntryAttributes, number: int) -> pyfuse3.EntryAttributes:
+        """Let a directory entry show `number`, but give the kernel no node to hold on to.
+
+        A READDIRPLUS entry with node id 0 is a name only (fs/fuse/readdir.c, fuse_direntplus_link). pyfuse3 sets both
+        numbers at once, so the node id is cleared behind its back; `_can_hide_node_ids` has made sure of the place.
+        """
+        attributes.st_ino = number
+        if _can_hide_node_ids():
+            ctypes.c_uint64.from_address(id(attributes) + _NODE_ID_OFFSET).value = 0
+        return attributes
+
+
+@functools.cache
+def _can_hide_node_ids() -> bool:
+    """Whether pyfuse3.EntryAttributes keeps the node id where it is expected."""
+    probe = pyfuse3.EntryAttributes()
+    for number in (0x1234_5678_9ABC, 0x0FED_CBA9_8765_4321):
+        probe.st_ino = number
+        if ctypes.c_uint64.from_address(id(probe) + _NODE_ID_OFFSET).value != number:
+            logger.warning("this pyfuse3 keeps node ids elsewhere: listing huge directories takes more memory")
+            return False
+    return True
