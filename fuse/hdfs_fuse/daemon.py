@@ -55,6 +55,7 @@ class Daemon:
         self._channel = channel
         self._metrics = Metrics()
         self._fs: Filesystem | None = None
+        self._is_initialised = trio.Event()
 
     async def run(self) -> None:
         """Serve until the filesystem is unmounted or SIGTERM comes.
@@ -80,6 +81,7 @@ class Daemon:
             operations = Operations(self._fs, config, metrics, partial(self._take_over, fuse_fd, session_fd))
             # The session begins on a socket that holds the recorded FUSE_INIT; see `_take_over`.
             pyfuse3.init(operations, f"/dev/fd/{session_fd}", {"fsname=hdfs"})
+            nursery.start_soon(self._report_serving)
             nursery.start_soon(self._offer_stats, message.stats_path)
             nursery.start_soon(self._end_on_signal)
             await pyfuse3.main(max_tasks=_MAX_REQUESTS)
@@ -131,6 +133,11 @@ class Daemon:
         """
         os.dup2(fuse_fd, session_fd, inheritable=False)
         os.close(fuse_fd)
+        self._is_initialised.set()
+
+    async def _report_serving(self) -> None:
+        # A task can only run once FUSE_INIT has been answered: until then libfuse keeps the event loop.
+        await self._is_initialised.wait()
         handover.send(self._channel, handover.Serving())
 
     async def _offer_stats(self, path: str) -> None:

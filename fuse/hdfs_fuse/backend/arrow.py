@@ -43,6 +43,9 @@ _POSITIONED_CHUNK_BYTES = 4 << 20
 class _ArrowBackend:
     """What both filesystems share: reading."""
 
+    # Whether a file's own position may be used beside positioned reads; Arrow's local files refuse that.
+    _has_cursor = False
+
     def __init__(self, arrow_fs: ModuleType, filesystem: Any) -> None:
         self._fs = filesystem
         self._selector = arrow_fs.FileSelector
@@ -77,7 +80,7 @@ class _ArrowBackend:
         if self.status(path).kind is FileKind.DIRECTORY:
             raise errors.IsDirectoryError(f"{path}: is a directory")
         with _Translated(path):
-            return ArrowReader(path, self._fs.open_input_file(path))
+            return ArrowReader(path, self._fs.open_input_file(path), has_cursor=self._has_cursor)
 
     def _check_absent(self, path: str) -> None:
         """Make sure that `path` is not there after Arrow said so; raises what the matter is otherwise."""
@@ -131,6 +134,8 @@ class _ChangesElsewhere:
 
 class ArrowHdfsBackend(_ChangesElsewhere, _ArrowBackend):
     """HDFS through libhdfs, under the identity of the process (see base.Backend)."""
+
+    _has_cursor = True
 
     def __init__(self, location: Location, properties: Mapping[str, str]) -> None:
         """Start the JVM, unless this process has one.
@@ -198,12 +203,12 @@ class ArrowReader:
 
     __slots__ = ("_cursor", "_file", "_path", "length_bytes")
 
-    def __init__(self, path: str, file: Any) -> None:
-        """Take over a pyarrow.NativeFile that can seek."""
+    def __init__(self, path: str, file: Any, *, has_cursor: bool) -> None:
+        """Take over a pyarrow.NativeFile that can seek; `has_cursor`: also while others use positioned reads."""
         self._path = path
         self._file: Any | None = file
         # Held by the one stream that moves the file's own position; positioned reads do not touch it.
-        self._cursor = threading.Lock()
+        self._cursor = threading.Lock() if has_cursor else None
         with _Translated(path):
             self.length_bytes: int = file.size()
 
@@ -223,11 +228,12 @@ class ArrowReader:
         return self._stream(self._range(start, stop), start, stop)
 
     def _stream(self, file: Any, start: int, stop: int) -> Iterator[bytes | memoryview]:
-        if self._cursor.acquire(blocking=False):
+        cursor = self._cursor
+        if cursor is not None and cursor.acquire(blocking=False):
             try:
                 yield from self._sequential(file, start, stop)
             finally:
-                self._cursor.release()
+                cursor.release()
         else:
             for at in range(start, stop, _POSITIONED_CHUNK_BYTES):
                 yield self._read(file, at, min(at + _POSITIONED_CHUNK_BYTES, stop))

@@ -1,7 +1,7 @@
 """The default backend: hdfs-native, a Rust client without a JVM.
 
-Owns the client object and the defaults it runs with; native_errors.py translates what it raises. Knows no retries and no
-deadlines: the client has none towards the NameNode, so whoever waits must have one (resilient.py, deadline.py).
+Owns the client object and the defaults it runs with; native_errors.py translates what it raises. Knows no retries and
+no deadlines: the client has none towards the NameNode, so whoever waits must have one (resilient.py, deadline.py).
 """
 
 import contextlib

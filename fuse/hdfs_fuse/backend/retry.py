@@ -22,7 +22,7 @@ _FIRST_WAIT_S = 0.1
 _LONGEST_WAIT_S = 2.0
 
 # What no table names may be a bug that repeats for ever, so it gets two more chances, not the whole budget.
-_UNKNOWN_ERROR_ATTEMPTS = 3
+_UNKNOWN_ERRORS = 3
 
 # One incident lasts until this long after its last failure: a dead DataNode fails many reads among good ones.
 _INCIDENT_QUIET_S = 30.0
@@ -80,11 +80,15 @@ class Retries:
         if self.clock() - started > self._limit_s(failure):
             raise failure
 
+        unknown_errors = int(type(failure) is BackendError)
+
         def exhausted(state: RetryCallState) -> bool:
+            nonlocal unknown_errors
             error = state.outcome.exception() if state.outcome else None
             if isinstance(error, HdfsFuseError) and is_transient(error):
                 self._failed(what, error)
-            if type(error) is BackendError and state.attempt_number + 1 >= _UNKNOWN_ERROR_ATTEMPTS:
+            unknown_errors += type(error) is BackendError
+            if unknown_errors >= _UNKNOWN_ERRORS:
                 return True
             return self.clock() - started + state.upcoming_sleep > self._limit_s(error)
 

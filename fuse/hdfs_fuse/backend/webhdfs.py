@@ -117,9 +117,15 @@ class WebHdfs:
             self._get(path, "GETFILESTATUS", msgspec.Raw)
         except errors.NotFoundError:
             if parent:
-                self._call("PUT", parent, {"op": "MKDIRS", "permission": "755"})
+                self._make_parents(parent)
         # MKDIRS leaves a directory that is there as it is, and refuses a file.
         self._call("PUT", path, {"op": "MKDIRS", "permission": f"{mode:o}"})
+
+    def _make_parents(self, parent: str) -> None:
+        try:
+            self._call("PUT", parent, {"op": "MKDIRS", "permission": "755"})
+        except errors.AlreadyExistsError as e:
+            raise errors.NotDirectoryError(f"{parent}: is a file") from e
 
     def set_owner(self, path: str, owner: str | None, group: str | None) -> None:
         """See base.Backend."""
@@ -167,7 +173,11 @@ class WebHdfs:
 
     def _call(self, method: str, path: str, parameters: Mapping[str, str]) -> bytes:
         query = urlencode({**parameters, "user.name": effective_user()})
-        return self._request(method, f"/webhdfs/v1{quote(path)}?{query}")
+        try:
+            target = f"/webhdfs/v1{quote(path)}?{query}"
+        except UnicodeEncodeError as e:
+            raise errors.InvalidArgumentError(f"{path!r}: HDFS names are UTF-8") from e
+        return self._request(method, target)
 
     def _request(self, method: str, target: str) -> bytes:
         """Ask one NameNode after the other until one that is active has answered."""

@@ -114,7 +114,6 @@ class Supervisor:
             entry = mounts.find(daemon.mountpoint)
             if entry is None:
                 raise MountError(f"{daemon.mountpoint}: mounted, but not to be found in mountinfo")
-            mounts.tune(entry.device)
             init = mounts.read_init(fuse_fd, max(end_s - time.monotonic(), 0.0))
             replay, session = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with replay, session:
@@ -124,6 +123,7 @@ class Supervisor:
                 os.makedirs(os.path.dirname(path), mode=0o700)
                 handover.send(daemon.channel, handover.Serve(path), (fuse_fd, session.fileno()))
                 self._expect(daemon, handover.Serving, end_s)
+            mounts.tune(entry.device)  # not before: the answer to FUSE_INIT would lower it again
         except BaseException:
             os.close(fuse_fd)
             self._kill(daemon)
