@@ -11,13 +11,13 @@ import socket
 import sys
 from functools import partial
 
+import msgspec
 import pyfuse3
 import trio
 
 from hdfs_fuse import handover
 from hdfs_fuse.backend.base import FileKind, FileStatus
 from hdfs_fuse.backend.connect import cluster_id, connect, resolve
-from hdfs_fuse.backend.resilient import ResilientBackend
 from hdfs_fuse.cache.cache import BlockCache
 from hdfs_fuse.cache.store import BlockStore
 from hdfs_fuse.calls import Calls
@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 # Requests in progress at once. Each costs a task; the kernel's own queue (mounts.MAX_BACKGROUND) is shorter.
 _MAX_REQUESTS = 1000
+# While mounting, seconds: a supervisor waits 30 for both calls that are made then.
+_CONNECT_DEADLINE_S = 10.0
 # The GIL is handed over after at most this long, in seconds: the default of 5 ms lets a thread that hashes a block
 # keep the event loop from answering.
 _SWITCH_INTERVAL_S = 0.001
@@ -66,7 +68,7 @@ class Daemon:
         config, metrics = self._config, self._metrics
         backend = connect(config)
         root_path = resolve(config).path
-        root_status = await self._root_status(backend, root_path)
+        root_status = await self._root_status(root_path)
         store = await trio.to_thread.run_sync(self._open_store)
         handover.send(self._channel, handover.Connected())
         message, fds = await trio.to_thread.run_sync(handover.receive, self._channel, 2)
@@ -92,14 +94,19 @@ class Daemon:
             store.close()
         os.unlink(message.stats_path)
 
-    async def _root_status(self, backend: ResilientBackend, path: str) -> FileStatus:
-        calls = Calls(1, self._config.call_deadline_s, self._metrics, backend.discard_client)
-        status = await calls.run(backend.status, path)
-        if status.kind is not FileKind.DIRECTORY:
-            raise NotDirectoryError(f"{self._config.uri}: a {status.kind.value}, and a mount needs a directory")
-        # Attributes tell nothing about the right to enter: list it, as the first `ls` would.
-        listing = backend.list(path)
-        await calls.run(next, listing, None)
+    async def _root_status(self, path: str) -> FileStatus:
+        """The root's attributes, through a client that gives up early: who mounts waits for the reason."""
+        deadline_s = min(self._config.call_deadline_s, _CONNECT_DEADLINE_S)
+        backend = connect(msgspec.structs.replace(self._config, call_deadline_s=deadline_s))
+        calls = Calls(1, deadline_s, self._metrics, backend.discard_client)
+        try:
+            status = await calls.run(backend.status, path)
+            if status.kind is not FileKind.DIRECTORY:
+                raise NotDirectoryError(f"{self._config.uri}: a {status.kind.value}, and a mount needs a directory")
+            # Attributes tell nothing about the right to enter: list it, as the first `ls` would.
+            await calls.run(next, backend.list(path), None)
+        finally:
+            backend.close()
         return status
 
     def _open_store(self) -> BlockStore | None:

@@ -56,7 +56,7 @@ def guarded(latency: str | None = None) -> Callable[[Handler[P, R]], Handler[P, 
                 if latency is not None:
                     getattr(self.metrics, latency).observe(time.perf_counter() - started)
 
-        return guard
+        return guard  # type: ignore[return-value]  # functools.wraps keeps the name of `self`
 
     return decorate
 

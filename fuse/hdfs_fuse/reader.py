@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -26,6 +27,8 @@ SMALL_FILE_BYTES = 256 * KIB
 _RANDOM_READS_PER_BLOCK = 6
 # A block can fail to be had because its load was cancelled, or its file was damaged, in between; not for ever.
 _ATTEMPTS = 3
+# A block counts as one hit or miss of a handle, though its READs come mixed with those of its neighbours.
+_COUNTED_MAX = 16
 
 
 class OpenFile:
@@ -109,7 +112,7 @@ class Reader:
         self._fills: list[Fill] = []
         self._planned = 0  # the first block that no load of ours covers
         self._goal = 0  # the byte up to which the file should be loaded
-        self._last_index = -1
+        self._counted: deque[int] = deque(maxlen=_COUNTED_MAX)
         self._touches: dict[int, int] = {}
         self._small: bytes | None = None
         self._is_closed = False
@@ -274,8 +277,8 @@ class Reader:
     # --- counting, closing ---
 
     def _count_block(self, index: int, block: CachedBlock) -> None:
-        if index != self._last_index:
-            self._last_index = index
+        if index not in self._counted:
+            self._counted.append(index)
             self._count(block.from_disk or block.uses > 0, block.key.length_bytes)
             block.uses += 1
 

@@ -36,6 +36,7 @@ _BY_TYPE: tuple[tuple[type[Exception], type[errors.HdfsFuseError]], ...] = (
     (UnicodeEncodeError, errors.InvalidArgumentError),  # a name with surrogates; HDFS names are UTF-8
 )
 _RPC_ERROR = re.compile(r'(?:Fatal)?RPCError\("([^"]*)", (".*")\)', re.DOTALL)
+_DATANODE = re.compile(r'ip_addr: \\"([^"\\]*)\\".*?xfer_port: ([0-9]+)')
 
 
 class Translated:
@@ -103,6 +104,11 @@ def _translate(error: BaseException, filesystem: str, path: str) -> errors.HdfsF
 def _translate_variant(text: str, path: str) -> errors.HdfsFuseError:
     if rpc := _RPC_ERROR.fullmatch(text):
         return from_java(rpc[1], _rust_string(rpc[2]))
+    if text.startswith('DataTransferError("All DataNodes failed'):
+        # The client prints some twenty fields of each.
+        nodes = [f"{address}:{port}" for address, port in _DATANODE.findall(text)]
+        text = f"All DataNodes failed: {', '.join(nodes) or 'the block has none'}"
+        return errors.UnavailableError(f"{path}: {text}")
     variant = text.partition("(")[0].strip()
     return _VARIANTS.get(variant, errors.BackendError)(f"{path}: {text}")
 

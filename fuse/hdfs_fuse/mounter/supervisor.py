@@ -26,7 +26,9 @@ _END_S = 5.0
 
 
 def default_runtime_dir() -> str:
-    """Where daemons offer their statistics: /run/hdfs-fuse for root, below XDG_RUNTIME_DIR for others."""
+    """Where daemons offer their statistics: HDFS_FUSE_RUNTIME_DIR, else below /run or XDG_RUNTIME_DIR."""
+    if from_environment := os.environ.get("HDFS_FUSE_RUNTIME_DIR"):
+        return from_environment
     if os.geteuid() == 0:
         return "/run/hdfs-fuse"
     return os.path.join(os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/hdfs-fuse-{os.getuid()}", "hdfs-fuse")  # noqa: S108
