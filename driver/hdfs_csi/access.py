@@ -1,0 +1,120 @@
+"""What a CO may ask of a volume: access types, access modes and capacity ranges.
+
+An access mode bounds what the CO does with a volume. It does not ask the volume to be writable: Kubernetes requests
+ReadWriteOnce for most claims, those of readers too. So the modes with writers are taken, and in this release files
+are shown read-only all the same: a write gets EROFS.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from hdfs_fuse.errors import InvalidArgumentError
+
+from hdfs_csi.errors import OutOfRangeError
+from hdfs_csi.pb import csi_pb2 as csi
+
+_Mode = csi.VolumeCapability.AccessMode
+
+# SINGLE_NODE_SINGLE_WRITER and SINGLE_NODE_MULTI_WRITER are missing: a plugin takes them only together with the
+# capability SINGLE_NODE_MULTI_WRITER, which obliges it to count the publications of a volume on its node.
+ACCESS_MODES = frozenset(
+    {
+        _Mode.SINGLE_NODE_WRITER,
+        _Mode.SINGLE_NODE_READER_ONLY,
+        _Mode.MULTI_NODE_READER_ONLY,
+        _Mode.MULTI_NODE_SINGLE_WRITER,
+        _Mode.MULTI_NODE_MULTI_WRITER,
+    }
+)
+
+# Of mount(8)'s options those that a bind mount takes. `ro` has a flag of its own in CSI, but users write it here too.
+MOUNT_FLAGS = frozenset({"ro", "noexec", "nosuid", "nodev", "noatime", "nodiratime", "relatime"})
+
+FS_TYPES = frozenset({"", "hdfs", "fuse.hdfs"})
+
+
+@dataclass(frozen=True, slots=True)
+class CapacityRange:
+    """How big a volume must be.
+
+    Attributes:
+        required_bytes: at least this much; 0 for no wish.
+        limit_bytes: at most this much; 0 for no bound.
+    """
+
+    required_bytes: int = 0
+    limit_bytes: int = 0
+
+    @property
+    def wanted_bytes(self) -> int:
+        """The capacity that a new volume gets; 0 when the CO does not care."""
+        return self.required_bytes or self.limit_bytes
+
+    def admits(self, capacity_bytes: int) -> bool:
+        """Whether an existing volume of `capacity_bytes` satisfies the range."""
+        return self.required_bytes <= capacity_bytes and (not self.limit_bytes or capacity_bytes <= self.limit_bytes)
+
+
+def check_capabilities(capabilities: Iterable[csi.VolumeCapability]) -> None:
+    """Refuse a list of capabilities of which one is not supported.
+
+    Raises:
+        InvalidArgumentError: the list is empty, or `unsupported` has something against an entry.
+    """
+    listed = list(capabilities)
+    if not listed:
+        raise InvalidArgumentError("volume_capabilities: missing")
+    for capability in listed:
+        check_capability(capability)
+
+
+def check_capability(capability: csi.VolumeCapability) -> None:
+    """Refuse one capability that is missing or not supported.
+
+    Raises:
+        InvalidArgumentError: `unsupported` says why.
+    """
+    reason = unsupported(capability)
+    if reason:
+        raise InvalidArgumentError(reason)
+
+
+def unsupported(capability: csi.VolumeCapability) -> str:
+    """Why volumes of this driver can't be used as `capability` says; empty when they can."""
+    access_type = capability.WhichOneof("access_type")
+    mount, mode = capability.mount, capability.access_mode.mode
+    unknown_flags = sorted(set(mount.mount_flags) - MOUNT_FLAGS)
+    reason = ""
+    if access_type == "block":
+        reason = "access type: block volumes are not supported, HDFS volumes are directories; accepted is mount"
+    elif access_type is None:
+        reason = "volume_capability: access type missing; accepted is mount"
+    elif mode not in ACCESS_MODES:
+        accepted = ", ".join(sorted(_Mode.Mode.Name(m) for m in ACCESS_MODES))
+        reason = f"access mode: given {_mode_name(mode)}, accepted are {accepted}"
+    elif mount.fs_type not in FS_TYPES:
+        reason = f"fs_type: given {mount.fs_type!r}, accepted is none, hdfs or fuse.hdfs"
+    elif mount.volume_mount_group:
+        reason = "volume_mount_group: not supported; use the parameter gid"
+    elif unknown_flags:
+        reason = f"mount flags: given {', '.join(unknown_flags)}, accepted are {', '.join(sorted(MOUNT_FLAGS))}"
+    return reason
+
+
+def capacity_range(message: csi.CapacityRange) -> CapacityRange:
+    """Read a capacity range.
+
+    Raises:
+        InvalidArgumentError: a negative number.
+        OutOfRangeError: the limit is below what is required.
+    """
+    required, limit = message.required_bytes, message.limit_bytes
+    if required < 0 or limit < 0:
+        raise InvalidArgumentError(f"capacity_range: given {required} to {limit}, accepted are bytes, 0 or more")
+    if limit and required > limit:
+        raise OutOfRangeError(f"capacity_range: required are {required} bytes, more than the limit of {limit}")
+    return CapacityRange(required, limit)
+
+
+def _mode_name(mode: int) -> str:
+    return _Mode.Mode.Name(mode) if mode in _Mode.Mode.values() else str(mode)

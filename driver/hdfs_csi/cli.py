@@ -1,0 +1,219 @@
+"""The command `hdfs-csi`: reads options, builds the services and runs them until a signal."""
+
+import contextlib
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from importlib import metadata
+from typing import Any, TypeVar
+
+import click
+from hdfs_fuse.config import GIB, CacheConfig
+from hdfs_fuse.errors import HdfsFuseError
+
+from hdfs_csi import logs
+from hdfs_csi.controller import Controller
+from hdfs_csi.filesystems import Filesystems
+from hdfs_csi.identity import DEFAULT_NAME, Identity
+from hdfs_csi.locks import VolumeLocks
+from hdfs_csi.node import Node, NodeSettings, problem
+from hdfs_csi.provisioner import Provisioner
+from hdfs_csi.server import DEFAULT_THREADS, Server
+from hdfs_csi.staging import Staging
+
+log = logging.getLogger(__name__)
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# Kubernetes kills a pod 30 s after SIGTERM (terminationGracePeriodSeconds); leaves time to say good-bye.
+DRAIN_S = 25.0
+
+# The external-provisioner waits 15 s by default (--timeout) before it asks again. Longer, so that what we say about a
+# NameNode that does not answer reaches the events of the PVC from the second try on; shorter than the kubelet's 120 s.
+HDFS_DEADLINE_S = 20.0
+
+
+def _option(name: str, variable: str | list[str], **details: Any) -> Callable[[F], F]:
+    """An option that an environment variable may give as well, both named in the help."""
+    return click.option(name, envvar=variable, show_envvar=True, **details)
+
+
+def _shared_options(command: F) -> F:
+    """Add the options that all services take."""
+    options = [
+        _option(
+            "--endpoint",
+            "HDFS_CSI_ENDPOINT",
+            default="unix:///csi/csi.sock",
+            help="Unix socket to serve CSI on.",
+        ),
+        _option(
+            "--driver-name",
+            "HDFS_CSI_DRIVER_NAME",
+            default=DEFAULT_NAME,
+            help="Name of the driver, as in the CSIDriver object and in StorageClasses.",
+        ),
+        _option(
+            "--hadoop-conf-dir",
+            ["HDFS_CSI_HADOOP_CONF_DIR", "HADOOP_CONF_DIR"],
+            type=click.Path(exists=True, file_okay=False, resolve_path=True),
+            show_default="none: host and port must stand in the URI",
+            help="Folder of core-site.xml and hdfs-site.xml.",
+        ),
+        _option(
+            "--threads",
+            "HDFS_CSI_THREADS",
+            type=click.IntRange(2, 512),
+            default=DEFAULT_THREADS,
+            help="Calls that are served at once.",
+        ),
+        _option(
+            "--log-level",
+            "HDFS_CSI_LOG_LEVEL",
+            type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
+            default="info",
+            help="Least severe log lines to print.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.group(context_settings={"show_default": True, "help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(metadata.version("hdfs-csi"), prog_name="hdfs-csi")
+def main() -> None:
+    """HDFS directories as Kubernetes volumes: the services of the CSI driver.
+
+    Every option may be given by the environment variable that stands behind it.
+    """
+
+
+@main.command(context_settings={"show_default": True})
+@_shared_options
+@_option(
+    "--hdfs-deadline-seconds",
+    "HDFS_CSI_HDFS_DEADLINE_SECONDS",
+    type=click.FloatRange(min=0.1),
+    default=HDFS_DEADLINE_S,
+    help="How long one call to the NameNode may take.",
+)
+def controller(
+    endpoint: str,
+    driver_name: str,
+    hadoop_conf_dir: str | None,
+    threads: int,
+    log_level: str,
+    hdfs_deadline_seconds: float,
+) -> None:
+    """Make and remove volumes: one per cluster, beside the external-provisioner.
+
+    Needs no privileges. Acts on HDFS as HADOOP_USER_NAME, or else as the user that it runs as.
+    """
+    with _ready_to_serve(log_level):
+        filesystems = Filesystems(hadoop_conf_dir=hadoop_conf_dir, deadline_s=hdfs_deadline_seconds)
+        service = Controller(Provisioner(filesystems), VolumeLocks())
+        serve(endpoint, [Identity(driver_name), service], threads)
+
+
+@main.command(context_settings={"show_default": True})
+@_shared_options
+@_option(
+    "--node-id",
+    "HDFS_CSI_NODE_ID",
+    required=True,
+    help="Name by which the cluster knows this node (spec.nodeName).",
+)
+@_option(
+    "--runtime-dir",
+    "HDFS_CSI_RUNTIME_DIR",
+    type=click.Path(file_okay=False, resolve_path=True),
+    default="/run/hdfs-csi",
+    help="Where the state of mounts is kept that must survive a restart of this process.",
+)
+@_option(
+    "--cache-dir",
+    "HDFS_CSI_CACHE_DIR",
+    type=click.Path(file_okay=False, resolve_path=True),
+    show_default="none: no cache on disk",
+    help="Where blocks are cached that all volumes of the node share.",
+)
+@_option(
+    "--cache-size-bytes",
+    "HDFS_CSI_CACHE_SIZE_BYTES",
+    type=click.IntRange(min=0),
+    default=10 * GIB,
+    help="The most that is cached.",
+)
+@_option(
+    "--cache-min-free-bytes",
+    "HDFS_CSI_CACHE_MIN_FREE_BYTES",
+    type=click.IntRange(min=0),
+    default=1 * GIB,
+    help="Free space of the cache's filesystem below which nothing is added.",
+)
+def node(
+    endpoint: str,
+    driver_name: str,
+    hadoop_conf_dir: str | None,
+    threads: int,
+    log_level: str,
+    node_id: str,
+    runtime_dir: str,
+    cache_dir: str | None,
+    cache_size_bytes: int,
+    cache_min_free_bytes: int,
+) -> None:
+    """Mount volumes and show them to pods: one on every node, beside the node-driver-registrar.
+
+    Needs root and /dev/fuse. Volumes are read-only in this release, whatever their access mode: writing to a file
+    gives "Read-only file system".
+    """
+    # Only the node service needs what mounts.
+    from hdfs_fuse.mounter import mounts  # noqa: PLC0415
+    from hdfs_fuse.mounter.supervisor import Supervisor  # noqa: PLC0415
+
+    with _ready_to_serve(log_level):
+        settings = NodeSettings(
+            hadoop_conf_dir=hadoop_conf_dir,
+            cache=CacheConfig(
+                directory=cache_dir or "", size_bytes=cache_size_bytes, min_free_bytes=cache_min_free_bytes
+            ),
+        )
+        supervisor = Supervisor(runtime_dir)
+        with contextlib.closing(supervisor):
+            staging = Staging(supervisor, mounts, settings.complete)
+            serve(endpoint, [Identity(driver_name, problem), Node(node_id, staging, VolumeLocks())], threads)
+
+
+def serve(endpoint: str, services: Sequence[object], threads: int) -> None:
+    """Serve until SIGTERM or SIGINT, then let running calls end.
+
+    Args:
+        endpoint: where.
+        services: what.
+        threads: calls at once.
+
+    Raises:
+        HdfsFuseError: the endpoint can't be used.
+    """
+    ending = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ending.set())
+    server = Server(endpoint, services, threads=threads)
+    server.start()
+    ending.wait()
+    server.stop(DRAIN_S)
+
+
+@contextlib.contextmanager
+def _ready_to_serve(log_level: str) -> Iterator[None]:
+    """Set up logging; what is wrong with the options is one line, not a traceback."""
+    logs.configure(log_level)
+    try:
+        yield
+    except HdfsFuseError as e:
+        log.error("can't serve: %s", e)  # noqa: TRY400 - the message says all
+        sys.exit(1)

@@ -1,0 +1,159 @@
+"""The CSI Node service: volumes are mounted on this node and shown to pods."""
+
+import os
+from dataclasses import dataclass, field
+
+import msgspec
+from hdfs_fuse.config import CacheConfig, MountConfig
+from hdfs_fuse.errors import InvalidArgumentError
+
+from hdfs_csi import access, volume
+from hdfs_csi.errors import NotReadyError
+from hdfs_csi.locks import VolumeLocks
+from hdfs_csi.pb import csi_pb2 as csi
+from hdfs_csi.staging import Staging
+
+# NodeGetInfoResponse.node_id in csi.proto overrides the general size limit: 256 bytes.
+MAX_NODE_ID_BYTES = 256
+
+_READ_ONLY_MODES = (
+    csi.VolumeCapability.AccessMode.SINGLE_NODE_READER_ONLY,
+    csi.VolumeCapability.AccessMode.MULTI_NODE_READER_ONLY,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSettings:
+    """What a node adds to every mount.
+
+    Attributes:
+        hadoop_conf_dir: folder of core-site.xml and hdfs-site.xml; None takes HADOOP_CONF_DIR.
+        cache: the node's block cache; its unit is the volume's own.
+    """
+
+    hadoop_conf_dir: str | None = None
+    cache: CacheConfig = field(default_factory=CacheConfig)
+
+    def complete(self, config: MountConfig) -> MountConfig:
+        """`config` with what this node decides."""
+        cache = msgspec.structs.replace(self.cache, block_size_bytes=config.cache.block_size_bytes)
+        return msgspec.structs.replace(config, hadoop_conf_dir=self.hadoop_conf_dir, cache=cache)
+
+
+def problem() -> str:
+    """Why this node can't mount anything; empty when it can."""
+    return "" if os.path.exists("/dev/fuse") else "/dev/fuse is not there: load the kernel module fuse"
+
+
+class Node:
+    """One method an RPC: check the request, act, answer. RPCs that are missing are answered with UNIMPLEMENTED."""
+
+    def __init__(self, node_id: str, staging: Staging, locks: VolumeLocks) -> None:
+        """Act through `staging`, one call a volume at a time.
+
+        Args:
+            node_id: the name that the CO knows this node by.
+            staging: the volumes of the node.
+            locks: refuse a second call for a volume.
+
+        Raises:
+            InvalidArgumentError: the node id is empty or too long.
+        """
+        if not 0 < len(node_id.encode()) <= MAX_NODE_ID_BYTES:
+            raise InvalidArgumentError(f"node id: given {node_id!r}, accepted are 1 to {MAX_NODE_ID_BYTES} bytes")
+        self._node_id = node_id
+        self._staging = staging
+        self._locks = locks
+
+    def node_get_info(self, _request: csi.NodeGetInfoRequest) -> csi.NodeGetInfoResponse:
+        """CSI NodeGetInfo. No topology: HDFS is reached from every node."""
+        return csi.NodeGetInfoResponse(node_id=self._node_id)
+
+    def node_get_capabilities(self, _request: csi.NodeGetCapabilitiesRequest) -> csi.NodeGetCapabilitiesResponse:
+        """CSI NodeGetCapabilities."""
+        rpc = csi.NodeServiceCapability.RPC(type=csi.NodeServiceCapability.RPC.STAGE_UNSTAGE_VOLUME)
+        return csi.NodeGetCapabilitiesResponse(capabilities=[csi.NodeServiceCapability(rpc=rpc)])
+
+    def node_stage_volume(self, request: csi.NodeStageVolumeRequest) -> csi.NodeStageVolumeResponse:
+        """CSI NodeStageVolume: the volume is mounted once for all pods of the node.
+
+        Raises:
+            InvalidArgumentError: something is missing or not accepted.
+            HdfsFuseError: what Staging.stage raises.
+        """
+        volume.check_id(request.volume_id)
+        _check_path("staging_target_path", request.staging_target_path)
+        _check_capability(request)
+        spec = volume.volume_spec(request.volume_id, request.volume_context)
+        with self._locks.hold(request.volume_id):
+            self._staging.stage(spec, request.staging_target_path)
+        return csi.NodeStageVolumeResponse()
+
+    def node_unstage_volume(self, request: csi.NodeUnstageVolumeRequest) -> csi.NodeUnstageVolumeResponse:
+        """CSI NodeUnstageVolume.
+
+        Raises:
+            InvalidArgumentError: something is missing.
+            HdfsFuseError: what Staging.unstage raises.
+        """
+        volume.check_id(request.volume_id)
+        _check_path("staging_target_path", request.staging_target_path)
+        with self._locks.hold(request.volume_id):
+            self._staging.unstage(request.volume_id, request.staging_target_path)
+        return csi.NodeUnstageVolumeResponse()
+
+    def node_publish_volume(self, request: csi.NodePublishVolumeRequest) -> csi.NodePublishVolumeResponse:
+        """CSI NodePublishVolume: the staged volume is bound to a pod's directory.
+
+        Raises:
+            InvalidArgumentError: something is missing or not accepted.
+            NotReadyError: no staging path ("Staging target path not set" among the RPC's errors).
+            HdfsFuseError: what Staging.publish raises.
+        """
+        volume.check_id(request.volume_id)
+        _check_path("target_path", request.target_path)
+        _check_capability(request)
+        if not request.staging_target_path:
+            raise NotReadyError("staging_target_path: missing")
+        _check_path("staging_target_path", request.staging_target_path)
+        flags = request.volume_capability.mount.mount_flags
+        mode = request.volume_capability.access_mode.mode
+        with self._locks.hold(request.volume_id):
+            self._staging.publish(
+                request.volume_id,
+                request.staging_target_path,
+                request.target_path,
+                read_only=request.readonly or "ro" in flags or mode in _READ_ONLY_MODES,
+                options=[flag for flag in flags if flag != "ro"],
+            )
+        return csi.NodePublishVolumeResponse()
+
+    def node_unpublish_volume(self, request: csi.NodeUnpublishVolumeRequest) -> csi.NodeUnpublishVolumeResponse:
+        """CSI NodeUnpublishVolume.
+
+        Raises:
+            InvalidArgumentError: something is missing.
+            HdfsFuseError: what Staging.unpublish raises.
+        """
+        volume.check_id(request.volume_id)
+        _check_path("target_path", request.target_path)
+        with self._locks.hold(request.volume_id):
+            self._staging.unpublish(request.target_path)
+        return csi.NodeUnpublishVolumeResponse()
+
+
+def _check_path(name: str, path: str) -> None:
+    if not path:
+        raise InvalidArgumentError(f"{name}: missing")
+    # Linux takes PATH_MAX, 4096 bytes with the final NUL; CSI asks for 128 at least.
+    usable = path.startswith("/") and path.strip("/") and ".." not in path.split("/") and "\0" not in path
+    if not usable or len(path.encode()) >= 4096:
+        raise InvalidArgumentError(
+            f"{name}: given {path!r}, accepted is an absolute path of up to 4095 bytes, without '..', below the root"
+        )
+
+
+def _check_capability(request: csi.NodeStageVolumeRequest | csi.NodePublishVolumeRequest) -> None:
+    if not request.HasField("volume_capability"):
+        raise InvalidArgumentError("volume_capability: missing")
+    access.check_capability(request.volume_capability)

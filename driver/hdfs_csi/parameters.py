@@ -1,0 +1,295 @@
+"""The StorageClass parameters and volume attributes: their names, what they take and what they mean.
+
+With volume.py the only place that knows the key names. docs/parameters.md shows this table to users, and a test keeps
+the two alike.
+"""
+
+import difflib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from hdfs_fuse.errors import InvalidArgumentError
+
+# What Kubernetes adds to the keys of a user: the external-provisioner with --extra-create-metadata and the kubelet with
+# podInfoOnMount the first, the external-provisioner in each PersistentVolume the second.
+KUBERNETES_PREFIXES = ("csi.storage.k8s.io/", "storage.kubernetes.io/")
+
+_UNITS = {"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40}
+
+
+class Where(Enum):
+    """Where a key may stand."""
+
+    CLASS = "StorageClass"
+    BOTH = "StorageClass, attributes"
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One key.
+
+    Attributes:
+        key: its name in the StorageClass and in the volume attributes.
+        where: which of the two take it.
+        default: what holds without it, as the documents show it.
+        accepted: what its value may be, in words.
+        meaning: what it does.
+        parse: from text to value; raises ValueError for what it does not take.
+        field: the MountConfig field that gets the value, with `cache.` in front for one of its CacheConfig; empty for
+            what the controller uses itself.
+    """
+
+    key: str
+    where: Where
+    default: str
+    accepted: str
+    meaning: str
+    parse: Callable[[str], object]
+    field: str = ""
+
+    def read(self, text: str) -> object:
+        """The value that `text` stands for.
+
+        Raises:
+            InvalidArgumentError: `text` is not accepted.
+        """
+        try:
+            return self.parse(text)
+        except ValueError as e:
+            raise InvalidArgumentError(f"{self.key}: given {text!r}, accepted is {self.accepted}") from e
+
+
+def _octal(highest: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[0-7]{1,5}", text) or int(text, 8) > highest:
+            raise ValueError(text)
+        return int(text, 8)
+
+    return parse
+
+
+def _whole(text: str) -> int:
+    # int() also takes signs, underscores and digits of other scripts.
+    if not re.fullmatch(r"[0-9]{1,18}", text):
+        raise ValueError(text)
+    return int(text)
+
+
+def _bytes(text: str) -> int:
+    match = re.fullmatch(r"([0-9]{1,12})(Ki|Mi|Gi|Ti)?", text)
+    if not match:
+        return _whole(text)
+    return int(match[1]) * _UNITS[match[2] or ""]
+
+
+def _seconds(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
+        raise ValueError(text)
+    return float(text)
+
+
+def _boolean(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError(text)
+    return text == "true"
+
+
+def _name(text: str) -> str:
+    # Kerberos principals and LDAP groups may hold spaces, slashes and at-signs; nothing holds a control character.
+    if not text or text != text.strip() or not text.isprintable():
+        raise ValueError(text)
+    return text
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError(text)
+        return text
+
+    return parse
+
+
+_BYTES = "bytes, also with Ki, Mi, Gi or Ti"
+_ID = "a number from 0 to 4294967294"
+
+PARAMETERS: tuple[Parameter, ...] = (
+    Parameter(
+        "uri",
+        Where.BOTH,
+        "required",
+        "`hdfs://host:port/path`, `hdfs://nameservice/path`, or `hdfs:///path` for fs.defaultFS",
+        "in a StorageClass the base path below which each volume gets a directory; "
+        "in volume attributes the existing directory that the volume shows",
+        str,
+        "uri",
+    ),
+    Parameter(
+        "mode",
+        Where.CLASS,
+        "0755",
+        "an octal number from 0 to 1777",
+        "permissions of the volume's directory, whatever the umask in HDFS",
+        _octal(0o1777),
+    ),
+    Parameter(
+        "owner",
+        Where.CLASS,
+        "the controller's identity",
+        "a user name of HDFS",
+        "owner of the volume's directory; HDFS lets only its superuser give directories away",
+        _name,
+    ),
+    Parameter(
+        "group",
+        Where.CLASS,
+        "that of the base path",
+        "a group name of HDFS",
+        "group of the volume's directory; needs the superuser, or a group that the controller's identity is in",
+        _name,
+    ),
+    Parameter(
+        "onDelete",
+        Where.CLASS,
+        "delete",
+        "`delete` or `retain`",
+        "what deleting the volume does to its directory: `delete` removes it with all that is in it, "
+        "`retain` leaves it in HDFS and forgets it",
+        _one_of("delete", "retain"),
+    ),
+    Parameter(
+        "backend",
+        Where.BOTH,
+        "hdfs-native",
+        "`hdfs-native` or `pyarrow`",
+        "the client that reads HDFS on the node",
+        _one_of("hdfs-native", "pyarrow"),
+        "backend",
+    ),
+    Parameter(
+        "user",
+        Where.BOTH,
+        "the node service's identity",
+        "a user name of HDFS",
+        "identity under which the node reads the volume (simple authentication)",
+        _name,
+        "user",
+    ),
+    Parameter("uid", Where.BOTH, "0", _ID, "owner that files show in pods", _whole, "uid"),
+    Parameter("gid", Where.BOTH, "0", _ID, "group that files show in pods", _whole, "gid"),
+    Parameter(
+        "umask",
+        Where.BOTH,
+        "0",
+        "an octal number from 0 to 777",
+        "permission bits taken away from what files show in pods",
+        _octal(0o777),
+        "umask",
+    ),
+    Parameter(
+        "allowOther",
+        Where.BOTH,
+        "true",
+        "`true` or `false`",
+        "whether users other than root may enter the volume; pods that do not run as root need it",
+        _boolean,
+        "allow_other",
+    ),
+    Parameter(
+        "metadataTtlSeconds",
+        Where.BOTH,
+        "60",
+        "seconds from 0 to a year",
+        "how long a node may believe attributes, names and absences before it asks the NameNode again",
+        _seconds,
+        "metadata_ttl_s",
+    ),
+    Parameter(
+        "readAheadBytes",
+        Where.BOTH,
+        "64Mi",
+        _BYTES,
+        "how far a sequential reader is read ahead",
+        _bytes,
+        "read_ahead_bytes",
+    ),
+    Parameter(
+        "blockSizeBytes",
+        Where.BOTH,
+        "4Mi",
+        "a power of two from 64Ki to 64Mi",
+        "unit of the node's block cache",
+        _bytes,
+        "cache.block_size_bytes",
+    ),
+    Parameter(
+        "streams",
+        Where.BOTH,
+        "2",
+        "a number from 1 to 8",
+        "DataNode streams at once for one sequential reader",
+        _whole,
+        "streams",
+    ),
+    Parameter("workers", Where.BOTH, "32", "a number from 1 to 512", "threads for calls to HDFS", _whole, "workers"),
+    Parameter(
+        "maxInodes",
+        Where.BOTH,
+        "200000",
+        "1000 or more",
+        "names that the kernel may hold on to before the mount asks for some back",
+        _whole,
+        "max_inodes",
+    ),
+    Parameter(
+        "callDeadlineSeconds",
+        Where.BOTH,
+        "60",
+        "seconds, above 0",
+        "how long one call to HDFS may take before the application gets ETIMEDOUT",
+        _seconds,
+        "call_deadline_s",
+    ),
+)
+
+BY_KEY = {parameter.key: parameter for parameter in PARAMETERS}
+
+
+def read_class(given: Mapping[str, str]) -> dict[str, object]:
+    """Parse the parameters of a StorageClass.
+
+    Returns:
+        Values by key, only for the keys that were given; keys that Kubernetes added are left out.
+
+    Raises:
+        InvalidArgumentError: an unknown key, with the nearest known one, or a value that its key does not take.
+    """
+    return _read(given, tuple(BY_KEY), "StorageClass parameters")
+
+
+def read_attributes(given: Mapping[str, str]) -> dict[str, object]:
+    """Parse volume attributes: what a PersistentVolume says of itself (`volume_context` in CSI).
+
+    Returns and raises as `read_class`.
+    """
+    known = tuple(p.key for p in PARAMETERS if p.where is Where.BOTH)
+    return _read(given, known, "volume attributes")
+
+
+def own_keys(given: Mapping[str, str]) -> dict[str, str]:
+    """`given` without what Kubernetes added."""
+    return {key: value for key, value in given.items() if not key.startswith(KUBERNETES_PREFIXES)}
+
+
+def _read(given: Mapping[str, str], known: tuple[str, ...], what: str) -> dict[str, object]:
+    values: dict[str, object] = {}
+    for key, text in sorted(own_keys(given).items()):
+        if key not in known:
+            folded = {name.casefold(): name for name in known}
+            near = difflib.get_close_matches(key.casefold(), folded, n=1)
+            hint = f"did you mean {folded[near[0]]!r}? " if near else ""
+            raise InvalidArgumentError(f"unknown key {key!r} in {what}; {hint}accepted are: {', '.join(known)}")
+        values[key] = BY_KEY[key].read(text)
+    return values

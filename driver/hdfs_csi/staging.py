@@ -1,0 +1,310 @@
+"""Volumes on a node: mounted once in their staging directory, bound from there to each pod, repaired when dead.
+
+Below the staging directory that the CO makes stand `mount`, the mountpoint, and `volume.json`, which says what is
+mounted there. The mountpoint is not the staging directory itself, because the kubelet stats that directory before it
+calls the driver: it would hang with a hung mount, and for a dead one it may never make the call that repairs it.
+Nothing here stats a mountpoint: what is mounted is read from mountinfo, and whether it lives from a bounded probe.
+"""
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import msgspec
+from hdfs_fuse.config import MountConfig
+from hdfs_fuse.errors import AlreadyExistsError, DirectoryNotEmptyError, MountError
+
+from hdfs_csi.errors import NotReadyError
+from hdfs_csi.volume import VolumeSpec, volume_spec
+
+log = logging.getLogger(__name__)
+
+FSTYPE = "fuse.hdfs"
+
+# The kubelet gives an RPC two minutes (csiTimeout); a mount that takes longer than this is stuck.
+MOUNT_DEADLINE_S = 30.0
+UNMOUNT_DEADLINE_S = 10.0
+PROBE_DEADLINE_S = 5.0
+
+
+class MountEntry(Protocol):
+    """What is needed of hdfs_fuse.mounter.mounts.MountEntry."""
+
+    @property
+    def device(self) -> str:
+        """`major:minor`."""
+        ...
+
+    @property
+    def fstype(self) -> str:
+        """Filesystem type."""
+        ...
+
+    @property
+    def source(self) -> str:
+        """URI of the volume."""
+        ...
+
+    @property
+    def options(self) -> frozenset[str]:
+        """Options of this mount."""
+        ...
+
+
+class Mounts(Protocol):
+    """What is needed of the module hdfs_fuse.mounter.mounts."""
+
+    def find(self, path: str) -> MountEntry | None:
+        """The topmost mount at exactly `path`; `path` is not touched."""
+        ...
+
+    def bind(self, source: str, target: str, *, read_only: bool, options: Sequence[str] = ()) -> None:
+        """Show `source` at `target` too."""
+        ...
+
+    def unmount(self, path: str, *, deadline_s: float = ..., force: bool = ...) -> None:
+        """Remove what is mounted at `path`, dead or alive; with `force` also when files are open."""
+        ...
+
+    def is_alive(self, path: str, *, deadline_s: float = ...) -> bool:
+        """Whether what is mounted at `path` answers."""
+        ...
+
+
+class Mounter(Protocol):
+    """What is needed of hdfs_fuse.mounter.supervisor.Supervisor."""
+
+    def mount(self, config: MountConfig, mountpoint: str, *, deadline_s: float = ...) -> None:
+        """Mount and serve; leaves nothing behind when it fails."""
+        ...
+
+    def unmount(self, mountpoint: str, *, deadline_s: float = ..., force: bool = ...) -> None:
+        """Unmount, and end who served it; with `force` also when files are open."""
+        ...
+
+
+class StagedVolume(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Content of volume.json. Holds no secrets.
+
+    Attributes:
+        volume_id: what is mounted here.
+        attributes: of its PersistentVolume.
+    """
+
+    volume_id: str
+    attributes: dict[str, str]
+
+
+class Staging:
+    """The volumes of a node. Calls for one volume must not overlap (VolumeLocks)."""
+
+    def __init__(self, mounter: Mounter, mounts: Mounts, complete: Callable[[MountConfig], MountConfig]) -> None:
+        """Mount with `mounter`.
+
+        Args:
+            mounter: starts and ends filesystems.
+            mounts: the system calls on mounts.
+            complete: adds to a volume's configuration what the node decides: Hadoop's configuration, the cache.
+        """
+        self._mounter = mounter
+        self._mounts = mounts
+        self._complete = complete
+
+    def stage(self, spec: VolumeSpec, staging_path: str) -> None:
+        """Have the volume mounted below `staging_path`; a dead mount is replaced, a live one kept.
+
+        Raises:
+            NotReadyError: the directory is not there.
+            AlreadyExistsError: another volume, or the same with other attributes, is mounted there.
+            HdfsFuseError: what the mounter raises; then nothing is left behind.
+        """
+        mountpoint, record_path = _mountpoint(staging_path), _record_path(staging_path)
+        if not os.path.isdir(os.path.dirname(mountpoint)):
+            raise NotReadyError(f"staging_target_path {staging_path!r}: no directory; the CO makes it")
+        wanted = StagedVolume(volume_id=spec.volume_id, attributes=dict(spec.attributes))
+        staged = _read_record(record_path)
+        if self._mounts.find(mountpoint) is not None:
+            alive = self._is_alive(mountpoint)
+            if alive and staged == wanted:
+                return
+            if staged is not None and staged.volume_id != spec.volume_id:
+                raise AlreadyExistsError(f"{staging_path}: volume {staged.volume_id!r} is staged there")
+            if alive:
+                raise AlreadyExistsError(f"{staging_path}: volume {spec.volume_id!r} is staged with other attributes")
+            log.warning("dead mount replaced volume_id=%s path=%s", spec.volume_id, mountpoint)
+            self._unmount(mountpoint, self._mounter.unmount)
+        _write_record(record_path, wanted)
+        try:
+            _make_directory(mountpoint)
+            self._mounter.mount(self._complete(spec.config), mountpoint, deadline_s=MOUNT_DEADLINE_S)
+        except BaseException:
+            self._clear(mountpoint, record_path)
+            raise
+        log.info("volume mounted volume_id=%s uri=%s path=%s", spec.volume_id, spec.config.uri, mountpoint)
+
+    def unstage(self, volume_id: str, staging_path: str) -> None:
+        """Have the volume unmounted, whatever state it is in; one that is not staged there counts as unmounted.
+
+        Raises:
+            MountError: something that is not ours is mounted there, or the kernel does not let go.
+        """
+        mountpoint, record_path = _mountpoint(staging_path), _record_path(staging_path)
+        staged = _read_record(record_path)
+        if staged is not None and staged.volume_id != volume_id:
+            log.info("volume is not staged there volume_id=%s staged=%s", volume_id, staged.volume_id)
+            return
+        self._unmount(mountpoint, self._mounter.unmount)
+        self._clear(mountpoint, record_path)
+
+    def publish(
+        self, volume_id: str, staging_path: str, target_path: str, *, read_only: bool, options: Sequence[str] = ()
+    ) -> None:
+        """Bind the staged volume to `target_path`; if its mount died since it was staged, it is mounted again first.
+
+        Args:
+            volume_id: of the volume.
+            staging_path: where it was staged.
+            target_path: made if it is not there; its parent must be.
+            read_only: whether writes are refused at this target.
+            options: mount flags of this target (access.MOUNT_FLAGS without `ro`).
+
+        Raises:
+            NotReadyError: the volume is not staged there, or the parent of the target is missing.
+            AlreadyExistsError: something else, or the same with another read-only flag, is mounted at the target.
+            HdfsFuseError: what the mounter raises.
+        """
+        staged = _read_record(_record_path(staging_path))
+        if staged is None or staged.volume_id != volume_id:
+            raise NotReadyError(f"volume {volume_id!r}: not staged at {staging_path!r}")
+        spec = volume_spec(volume_id, staged.attributes)
+        self.stage(spec, staging_path)
+        source, target = _mountpoint(staging_path), resolve(target_path)
+        staged_mount = self._mounts.find(source)
+        if staged_mount is None:
+            raise MountError(f"{source}: unmounted while the volume was published")
+        if self._is_published(staged_mount, target, read_only=read_only):
+            return
+        _make_directory(target)
+        try:
+            self._mounts.bind(source, target, read_only=read_only, options=options)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.rmdir(target)
+            raise
+        log.info("volume published volume_id=%s path=%s read_only=%s", volume_id, target, read_only)
+
+    def _is_published(self, staged_mount: MountEntry, target: str, *, read_only: bool) -> bool:
+        """Whether the volume shows at `target` already; a dead mount of ours there is removed.
+
+        Raises:
+            AlreadyExistsError: what is mounted there does not go with the request.
+        """
+        published = self._mounts.find(target)
+        if published is None:
+            return False
+        alive = published.device == staged_mount.device or self._is_alive(target)
+        if alive and published.source == staged_mount.source:
+            # A volume that is read-only as a whole is so at every target, whichever flag that was bound with.
+            if ("ro" in published.options) != (read_only or "ro" in staged_mount.options):
+                raise AlreadyExistsError(f"{target}: published with another read-only flag")
+            return True
+        if alive or published.fstype != FSTYPE:
+            raise AlreadyExistsError(f"{target}: {published.source} is mounted there ({published.fstype})")
+        log.warning("dead mount replaced path=%s", target)
+        self._unmount(target, self._mounts.unmount)
+        return False
+
+    def unpublish(self, target_path: str) -> None:
+        """Unmount `target_path`, whatever state it is in, and remove it; one that is gone counts as removed.
+
+        Raises:
+            MountError: something that is not ours is mounted there, or the kernel does not let go.
+            DirectoryNotEmptyError: files stand in the directory itself, which are never removed.
+        """
+        target = resolve(target_path)
+        self._unmount(target, self._mounts.unmount)
+        _remove_directory(target)
+
+    def _is_alive(self, path: str) -> bool:
+        return self._mounts.is_alive(path, deadline_s=PROBE_DEADLINE_S)
+
+    def _unmount(self, path: str, unmount: Callable[..., None]) -> None:
+        """Unmount `path` if it is ours.
+
+        By force: the CO says that no pod uses it any more, and what still holds a file there (a process that a pod left
+        behind, somebody's shell) must not keep a pod in Terminating.
+        """
+        entry = self._mounts.find(path)
+        if entry is None:
+            return
+        if entry.fstype != FSTYPE:
+            raise MountError(f"{path}: a filesystem of type {entry.fstype} is mounted there, not one of ours")
+        unmount(path, deadline_s=UNMOUNT_DEADLINE_S, force=True)
+
+    def _clear(self, mountpoint: str, record_path: str) -> None:
+        """Remove what stage() made, so that the CO can remove its directory; never below a mount."""
+        if self._mounts.find(mountpoint) is None:
+            _remove_directory(mountpoint)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(record_path)
+
+
+def resolve(path: str) -> str:
+    """The name that mountinfo has for `path`: symlinks among the parents are followed, the last component never is.
+
+    Args:
+        path: absolute, without `..`, not the root (node.py checks it).
+    """
+    parent, name = os.path.split(path.rstrip("/"))
+    return os.path.join(os.path.realpath(parent), name)
+
+
+def _mountpoint(staging_path: str) -> str:
+    return os.path.join(resolve(staging_path), "mount")
+
+
+def _record_path(staging_path: str) -> str:
+    return os.path.join(resolve(staging_path), "volume.json")
+
+
+def _read_record(path: str) -> StagedVolume | None:
+    try:
+        with open(path, "rb") as file:
+            return msgspec.json.decode(file.read(), type=StagedVolume)
+    except FileNotFoundError:
+        return None
+    except (msgspec.MsgspecError, UnicodeDecodeError, NotADirectoryError) as e:
+        # Written by rename, so a crash can't leave half of it. Staging again and unstaging both mend it.
+        log.warning("staging record unreadable path=%s error=%s", path, e)
+        return None
+
+
+def _write_record(path: str, staged: StagedVolume) -> None:
+    temporary = f"{path}.new"
+    with open(temporary, "wb") as file:
+        file.write(msgspec.json.encode(staged))
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(temporary, path)
+
+
+def _make_directory(path: str) -> None:
+    try:
+        os.mkdir(path, 0o750)
+    except FileExistsError:
+        return
+    except FileNotFoundError as e:
+        raise NotReadyError(f"{path}: its parent directory is not there; the CO makes it") from e
+
+
+def _remove_directory(path: str) -> None:
+    try:
+        os.rmdir(path)
+    except FileNotFoundError:
+        return
+    except OSError as e:
+        if os.listdir(path):
+            raise DirectoryNotEmptyError(f"{path}: files stand in the unmounted directory; move them away") from e
+        raise MountError(f"{path}: can't be removed: {e.strerror}") from e

@@ -1,0 +1,48 @@
+"""Fixtures of all tests: a real HDFS, and the check that nothing is left behind."""
+
+import os
+import re
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.leftovers import fuse_mounts_below, processes_staying_with
+from tests.support.local_hdfs import LocalHdfs
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Fail the session when FUSE mounts or processes of the tests outlive all other fixtures.
+
+    Tests mount below their `tmp_path` only: mounts elsewhere may be those of a demo or another session.
+    """
+    mark = "HDFS_CSI_TEST_SESSION", str(uuid.uuid4())
+    # Handed down to every process that a test starts, so that one whose parent has ended is still found.
+    os.environ.update([mark])
+    yield
+    del os.environ[mark[0]]
+    mounts = fuse_mounts_below(tmp_path_factory.getbasetemp())
+    processes = processes_staying_with(*mark)
+    assert not mounts, f"mounts left behind: {mounts}"
+    assert not processes, f"processes left behind: {processes}"
+
+
+@pytest.fixture(scope="session")
+def hdfs(nothing_left_behind: None) -> Iterator[LocalHdfs]:
+    """A real HDFS of one DataNode, started by the first test that asks for it and shared by all.
+
+    Tests that stop or freeze its daemons make one of their own. Without Java or Maven this fails, and says how to
+    get them: tests against a real HDFS are not skipped.
+    """
+    with LocalHdfs(datanodes=1) as running:
+        yield running
+
+
+@pytest.fixture
+def hdfs_dir(hdfs: LocalHdfs, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The path of an empty HDFS directory of this test alone, writable by everybody; removed afterwards."""
+    path = f"/tests/{re.sub(r'[^A-Za-z0-9]+', '-', request.node.name)[:60]}-{uuid.uuid4().hex[:8]}"
+    hdfs.webhdfs("PUT", path, "MKDIRS", permission="777")
+    yield path
+    hdfs.webhdfs("DELETE", path, "DELETE", recursive="true")

@@ -1,0 +1,435 @@
+"""What every backend does alike: against a real HDFS, the local disk, and the fake that other tests use."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import msgspec
+import pytest
+from hdfs_fuse import errors
+from hdfs_fuse.backend import client_environment
+from hdfs_fuse.backend.base import Backend, FileKind
+
+from tests.contract.adapters import ADAPTERS, Adapter, make_adapter, resilient
+from tests.support.libhdfs import libhdfs_environment
+from tests.support.local_hdfs import LocalHdfs
+
+# Several DataNode packets of 64 KiB, and no multiple of one.
+CONTENT = bytes(i * 7 % 251 for i in range(300_001))
+
+ODD_NAMES = [
+    *(
+        "a b",
+        " lead",
+        "a%20b",
+        "a?b",
+        "a#b",
+        "a&b=c",
+        "a+b",
+        "a;b",
+        "a\\b",
+        "a*b",
+        "[a]",
+        "{a}",
+        "a\nb",
+        "-r",
+        ".hidden",
+    ),
+    *("ünï", "日本語", "\u0301", "😀", "x" * 255),
+]
+
+
+@pytest.fixture(params=ADAPTERS)
+def adapter(request: pytest.FixtureRequest) -> Adapter:
+    return make_adapter(request.param, request)
+
+
+@pytest.fixture(params=["plain", "resilient"])
+def backend(request: pytest.FixtureRequest, adapter: Adapter) -> Iterator[Backend]:
+    made = adapter.backend if request.param == "plain" else resilient(adapter.backend)
+    yield made
+    made.close()
+
+
+# ---- status
+
+
+def test_status_of_a_file(adapter: Adapter, backend: Backend) -> None:
+    before_ms = time.time_ns() // 1_000_000
+    adapter.put(f"{adapter.root}/file", CONTENT)
+    found = backend.status(f"{adapter.root}/file")
+    assert (found.name, found.kind, found.length_bytes, found.mode) == ("file", FileKind.FILE, len(CONTENT), 0o644)
+    assert found.owner
+    if adapter.name != "fake":
+        # Arrow has whole seconds on HDFS.
+        assert before_ms - 1000 <= found.mtime_ms <= time.time_ns() // 1_000_000
+    if adapter.name == "hdfs-native":
+        assert found.replication == 1
+        assert found.block_size_bytes == 128 << 20
+        assert found.atime_ms > 0
+
+
+def test_status_of_a_directory(adapter: Adapter, backend: Backend) -> None:
+    adapter.make_directories([f"{adapter.root}/dir"])
+    found = backend.status(f"{adapter.root}/dir")
+    assert (found.name, found.kind, found.length_bytes) == ("dir", FileKind.DIRECTORY, 0)
+    assert found.mode == 0o755
+
+
+def test_status_of_the_root(backend: Backend) -> None:
+    found = backend.status("/")
+    assert (found.name, found.kind) == ("", FileKind.DIRECTORY)
+
+
+def test_status_of_what_is_not_there(adapter: Adapter, backend: Backend) -> None:
+    with pytest.raises(errors.NotFoundError, match="missing"):
+        backend.status(f"{adapter.root}/missing")
+    with pytest.raises(errors.NotFoundError):
+        backend.status(f"{adapter.root}/missing/below")
+
+
+def test_status_below_a_file(adapter: Adapter, backend: Backend) -> None:
+    adapter.put(f"{adapter.root}/file", b"")
+    with pytest.raises((errors.NotDirectoryError, errors.NotFoundError)):
+        backend.status(f"{adapter.root}/file/below")
+
+
+def test_a_replaced_file_has_another_modification_time(adapter: Adapter, backend: Backend) -> None:
+    if adapter.name == "pyarrow-hdfs":
+        pytest.skip("whole seconds: arrow.py says so")
+    adapter.put(f"{adapter.root}/file", b"one")
+    before = backend.status(f"{adapter.root}/file").mtime_ms
+    end = time.monotonic() + 5
+    while backend.status(f"{adapter.root}/file").mtime_ms == before:
+        adapter.put(f"{adapter.root}/file", b"two")
+        assert time.monotonic() < end
+
+
+def test_odd_names(adapter: Adapter, backend: Backend) -> None:
+    # libhdfs hands names to Java as modified UTF-8, in which characters beyond U+FFFF look different.
+    names = [name for name in ODD_NAMES if adapter.name != "pyarrow-hdfs" or max(name) <= "\uffff"]
+    adapter.put_all({f"{adapter.root}/{name}": name.encode() for name in names})
+    assert sorted(entry.name for entry in backend.list(adapter.root)) == sorted(names)
+    for name in names:
+        path, content = f"{adapter.root}/{name}", name.encode()
+        assert backend.status(path).name == name
+        assert backend.open(path).read(0, len(content)) == content
+        assert backend.delete(path, recursive=False)
+    assert list(backend.list(adapter.root)) == []
+
+
+@pytest.mark.parametrize("name", ["a:b", "a\udcffb"])
+def test_names_that_hdfs_can_not_hold_are_not_there(adapter: Adapter, backend: Backend, name: str) -> None:
+    path = f"{adapter.root}/{name}"
+    with pytest.raises(errors.NotFoundError):
+        backend.status(path)
+    with pytest.raises(errors.NotFoundError):
+        backend.open(path)
+    if adapter.is_hdfs:
+        with pytest.raises(errors.InvalidArgumentError):
+            backend.make_directory(path, 0o755)
+
+
+def test_a_name_that_is_too_long(adapter: Adapter, backend: Backend) -> None:
+    with pytest.raises(errors.NameTooLongError):
+        backend.make_directory(f"{adapter.root}/{'x' * 256}", 0o755)
+
+
+# ---- list
+
+
+def test_list_shows_what_status_shows(adapter: Adapter, backend: Backend) -> None:
+    adapter.put(f"{adapter.root}/file", CONTENT)
+    adapter.make_directories([f"{adapter.root}/dir"])
+    adapter.put(f"{adapter.root}/dir/not-listed", b"")
+    found = {entry.name: entry for entry in backend.list(adapter.root)}
+    assert found == {name: backend.status(f"{adapter.root}/{name}") for name in ("file", "dir")}
+
+
+def test_list_of_the_root_directory(backend: Backend) -> None:
+    assert "" not in [entry.name for entry in backend.list("/")]
+
+
+def test_list_of_an_empty_directory(adapter: Adapter, backend: Backend) -> None:
+    assert list(backend.list(adapter.root)) == []
+
+
+def test_list_of_more_than_one_batch(adapter: Adapter, backend: Backend) -> None:
+    names = [f"entry-{i:05}" for i in range(2500)]  # HDFS sends 1000 at a time
+    adapter.make_directories([f"{adapter.root}/{name}" for name in names])
+    assert sorted(entry.name for entry in backend.list(adapter.root)) == names
+
+
+def test_list_may_be_left_early(adapter: Adapter, backend: Backend) -> None:
+    adapter.make_directories([f"{adapter.root}/{i}" for i in range(3)])
+    listing = backend.list(adapter.root)
+    assert next(listing).name in {"0", "1", "2"}
+    del listing
+    assert len(list(backend.list(adapter.root))) == 3
+
+
+def test_list_of_a_file(adapter: Adapter, backend: Backend) -> None:
+    adapter.put(f"{adapter.root}/file", b"")
+    with pytest.raises(errors.NotDirectoryError):
+        list(backend.list(f"{adapter.root}/file"))
+
+
+def test_list_of_what_is_not_there(adapter: Adapter, backend: Backend) -> None:
+    with pytest.raises(errors.NotFoundError):
+        list(backend.list(f"{adapter.root}/missing"))
+
+
+# ---- open, read, stream
+
+
+def test_open_of_what_is_no_file(adapter: Adapter, backend: Backend) -> None:
+    adapter.put(f"{adapter.root}/file", b"")
+    with pytest.raises(errors.IsDirectoryError):
+        backend.open(adapter.root)
+    with pytest.raises(errors.NotFoundError):
+        backend.open(f"{adapter.root}/missing")
+    with pytest.raises((errors.NotDirectoryError, errors.NotFoundError)):
+        backend.open(f"{adapter.root}/file/below")
+
+
+PACKET = 64 << 10
+
+
+RANGES = [
+    (0, len(CONTENT)),
+    (0, 0),
+    (0, 1),
+    (len(CONTENT), len(CONTENT)),
+    (len(CONTENT) - 1, len(CONTENT)),
+    (512, 1024),  # a checksum chunk
+    (511, 513),
+    (PACKET, 2 * PACKET),
+    (PACKET - 1, PACKET + 1),
+    (1, len(CONTENT) - 1),
+]
+
+
+def test_ranges(adapter: Adapter, backend: Backend) -> None:
+    adapter.put(f"{adapter.root}/file", CONTENT)
+    reader = backend.open(f"{adapter.root}/file")
+    assert reader.length_bytes == len(CONTENT)
+    for start, stop in RANGES:
+        assert reader.read(start, stop) == CONTENT[start:stop]
+        assert b"".join(reader.stream(start, stop)) == CONTENT[start:stop]
+    reader.close()
+
+
+def test_bytes_beyond_the_end_are_an_error(adapter: Adapter, backend: Backend) -> None:
+    adapter.put(f"{adapter.root}/file", CONTENT)
+    reader = backend.open(f"{adapter.root}/file")
+    for start, stop in [(0, len(CONTENT) + 1), (len(CONTENT) + 1, len(CONTENT) + 2)]:
+        with pytest.raises(errors.ShortReadError):
+            reader.read(start, stop)
+        with pytest.raises(errors.ShortReadError):
+            reader.stream(start, stop)
+    for start, stop in [(-1, 1), (2, 1)]:
+        with pytest.raises(errors.InvalidArgumentError):
+            reader.read(start, stop)
+    assert reader.read(0, 1) == CONTENT[:1]
+
+
+def test_an_empty_file(adapter: Adapter, backend: Backend) -> None:
+    adapter.put(f"{adapter.root}/file", b"")
+    reader = backend.open(f"{adapter.root}/file")
+    assert reader.length_bytes == 0
+    assert reader.read(0, 0) == b""
+    assert list(reader.stream(0, 0)) == []
+
+
+def test_a_file_of_many_blocks(adapter: Adapter, backend: Backend) -> None:
+    content = os.urandom(1 << 20) * 9
+    adapter.put(f"{adapter.root}/file", content)
+    reader = backend.open(f"{adapter.root}/file")
+    # Longer than any adapter's chunk, from no boundary to no boundary.
+    assert reader.read(1, len(content) - 1) == content[1:-1]
+    assert b"".join(reader.stream(1, len(content) - 1)) == content[1:-1]
+
+
+def test_a_stream_may_be_left_early(adapter: Adapter, backend: Backend) -> None:
+    adapter.put(f"{adapter.root}/file", CONTENT)
+    reader = backend.open(f"{adapter.root}/file")
+    for _ in range(20):
+        stream = reader.stream(100, len(CONTENT))
+        assert bytes(next(stream))[:10] == CONTENT[100:110]
+        del stream
+    assert b"".join(reader.stream(5, len(CONTENT))) == CONTENT[5:]
+
+
+def test_streams_do_not_disturb_each_other(adapter: Adapter, backend: Backend) -> None:
+    adapter.put(f"{adapter.root}/file", CONTENT)
+    reader = backend.open(f"{adapter.root}/file")
+    one, two = reader.stream(0, len(CONTENT)), reader.stream(1000, len(CONTENT))
+    first, second = bytes(next(one)), bytes(next(two))
+    assert reader.read(7, 9) == CONTENT[7:9]
+    assert first + b"".join(one) == CONTENT
+    assert second + b"".join(two) == CONTENT[1000:]
+
+
+def test_several_threads_share_a_reader(adapter: Adapter, backend: Backend) -> None:
+    adapter.put(f"{adapter.root}/file", CONTENT)
+    reader = backend.open(f"{adapter.root}/file")
+    together = threading.Barrier(8)
+
+    def work(number: int) -> None:
+        together.wait()
+        for turn in range(10):
+            start = (number * 31 + turn * 7919) % (len(CONTENT) - 20_000)
+            assert reader.read(start, start + 20_000) == CONTENT[start : start + 20_000]
+            if turn % 5 == 0:
+                assert b"".join(reader.stream(start, len(CONTENT))) == CONTENT[start:]
+
+    with ThreadPoolExecutor(8) as pool:
+        for done in [pool.submit(work, number) for number in range(8)]:
+            done.result()
+
+
+def test_a_closed_reader(adapter: Adapter, backend: Backend) -> None:
+    adapter.put(f"{adapter.root}/file", CONTENT)
+    reader = backend.open(f"{adapter.root}/file")
+    reader.close()
+    reader.close()
+    with pytest.raises(errors.InvalidArgumentError, match="closed"):
+        reader.read(0, 1)
+    with pytest.raises(errors.InvalidArgumentError, match="closed"):
+        reader.stream(0, 1)
+
+
+# ---- directories, owners, deletes
+
+
+def test_make_directory_with_its_parents(adapter: Adapter, backend: Backend) -> None:
+    umask = os.umask(0o077)
+    try:
+        backend.make_directory(f"{adapter.root}/a/b/c", 0o1777)
+    finally:
+        os.umask(umask)
+    assert backend.status(f"{adapter.root}/a/b/c").kind is FileKind.DIRECTORY
+    if adapter.is_exact:
+        assert backend.status(f"{adapter.root}/a/b/c").mode == 0o1777
+    if adapter.is_exact and adapter.name != "local":
+        assert backend.status(f"{adapter.root}/a/b").mode == 0o755
+
+
+def test_make_directory_leaves_one_that_exists_as_it_is(adapter: Adapter, backend: Backend) -> None:
+    backend.make_directory(f"{adapter.root}/dir", 0o750)
+    adapter.put(f"{adapter.root}/dir/file", b"kept")
+    backend.make_directory(f"{adapter.root}/dir", 0o777)
+    if adapter.is_exact:
+        assert backend.status(f"{adapter.root}/dir").mode == 0o750
+    assert [entry.name for entry in backend.list(f"{adapter.root}/dir")] == ["file"]
+
+
+def test_make_directory_where_a_file_is(adapter: Adapter, backend: Backend) -> None:
+    adapter.put(f"{adapter.root}/file", b"")
+    with pytest.raises(errors.AlreadyExistsError):
+        backend.make_directory(f"{adapter.root}/file", 0o755)
+    with pytest.raises(errors.NotDirectoryError):
+        backend.make_directory(f"{adapter.root}/file/below", 0o755)
+    with pytest.raises(errors.NotDirectoryError):
+        backend.make_directory(f"{adapter.root}/file/below/it", 0o755)
+
+
+def test_set_owner(adapter: Adapter, backend: Backend) -> None:
+    # HDFS takes any names, the local disk only those that it knows.
+    owner, group = ("daemon", "daemon") if adapter.name.endswith("local") else ("alice", "data")
+    backend.make_directory(f"{adapter.root}/dir", 0o755)
+    backend.set_owner(f"{adapter.root}/dir", owner, None)
+    backend.set_owner(f"{adapter.root}/dir", None, group)
+    if adapter.is_exact:
+        found = backend.status(f"{adapter.root}/dir")
+        assert (found.owner, found.group) == (owner, group)
+    with pytest.raises(errors.NotFoundError):
+        backend.set_owner(f"{adapter.root}/missing", owner, None)
+
+
+def test_delete(adapter: Adapter, backend: Backend) -> None:
+    adapter.make_directories([f"{adapter.root}/dir", f"{adapter.root}/dir/sub"])
+    adapter.put(f"{adapter.root}/dir/file", b"")
+    with pytest.raises(errors.DirectoryNotEmptyError):
+        backend.delete(f"{adapter.root}/dir", recursive=False)
+    assert backend.delete(f"{adapter.root}/dir/file", recursive=False) is True
+    assert backend.delete(f"{adapter.root}/dir/file", recursive=False) is False
+    assert backend.delete(f"{adapter.root}/dir/sub", recursive=False) is True
+    adapter.put(f"{adapter.root}/dir/again", b"")
+    assert backend.delete(f"{adapter.root}/dir", recursive=True) is True
+    assert backend.delete(f"{adapter.root}/dir", recursive=True) is False
+    with pytest.raises(errors.NotFoundError):
+        backend.status(f"{adapter.root}/dir")
+
+
+def test_write_file(adapter: Adapter, backend: Backend) -> None:
+    path = f"{adapter.root}/file"
+    if adapter.name == "pyarrow-hdfs":
+        with pytest.raises(errors.UnsupportedError):
+            backend.write_file(path, b"one")
+        return
+    backend.write_file(path, b"one")
+    backend.write_file(path, CONTENT)
+    assert backend.open(path).read(0, len(CONTENT)) == CONTENT
+    if adapter.is_exact:
+        assert backend.status(path).mode == 0o600
+    assert [entry.name for entry in backend.list(adapter.root)] == ["file"]
+    with pytest.raises(errors.NotFoundError):
+        backend.write_file(f"{adapter.root}/missing/file", b"")
+    with pytest.raises(errors.IsDirectoryError):
+        backend.write_file(adapter.root, b"")
+
+
+# ---- space
+
+
+def test_space_of_the_filesystem(adapter: Adapter, backend: Backend) -> None:
+    found = backend.space(adapter.root)
+    assert 0 < found.free_bytes <= found.capacity_bytes
+    assert 0 <= found.used_bytes <= found.capacity_bytes
+
+
+def test_space_of_a_quota(adapter: Adapter, backend: Backend, request: pytest.FixtureRequest) -> None:
+    if not adapter.is_hdfs:
+        pytest.skip("quotas are HDFS's")
+    hdfs = request.getfixturevalue("hdfs")
+    assert isinstance(hdfs, LocalHdfs)
+    hdfs.webhdfs("PUT", adapter.root, "SETQUOTA", storagespacequota=str(1 << 30))
+    adapter.put(f"{adapter.root}/file", CONTENT)
+    found = backend.space(adapter.root)
+    assert (found.capacity_bytes, found.used_bytes) == (1 << 30, len(CONTENT))
+    assert found.free_bytes == (1 << 30) - len(CONTENT)
+
+
+# ---- identity
+
+
+def test_another_user_is_refused(adapter: Adapter, request: pytest.FixtureRequest) -> None:
+    if adapter.config is None:
+        pytest.skip("the fake knows no users")
+    private = f"{adapter.root}/private"
+    adapter.backend.make_directory(private, 0o700)
+    adapter.put(f"{private}/file", b"secret")
+    config = adapter.config
+    environment = dict(os.environ)
+    if adapter.is_hdfs:
+        hdfs = request.getfixturevalue("hdfs")
+        assert isinstance(hdfs, LocalHdfs)
+        config = msgspec.structs.replace(config, user="alice")
+        if adapter.name == "pyarrow-hdfs":
+            environment |= libhdfs_environment(hdfs)
+        environment |= {k: v for k, v in client_environment(config).items() if k != "CLASSPATH"}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.contract.another_user", config.to_json().decode(), private],
+        env=environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    denied = "PermissionDeniedError"
+    assert json.loads(done.stdout) == dict.fromkeys(
+        ["status", "list", "open", "make_directory", "delete", "set_owner"], denied
+    )

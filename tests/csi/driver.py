@@ -1,0 +1,106 @@
+"""The driver's own processes for tests: `hdfs-csi controller` and `hdfs-csi node` on sockets in a directory."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Self
+
+from hdfs_csi.pb import csi_pb2 as csi
+
+from tests.csi.client import CsiClient
+from tests.support.processes import Daemon
+
+# Importing everything takes 0.5 s on an idle core; a busy machine may need many times that.
+START_TIMEOUT_S = 60.0
+
+
+class DriverProcess:
+    """One service of the driver.
+
+    Attributes:
+        client: connected to its socket.
+        socket: path of the socket.
+        daemon: the process.
+    """
+
+    def __init__(self, service: str, directory: Path, environment: Mapping[str, str], *options: str) -> None:
+        """Describe `hdfs-csi SERVICE OPTIONS`, with socket and log below `directory`."""
+        self.socket = str(directory / f"{service}.sock")
+        command = [hdfs_csi(), service, "--endpoint", f"unix://{self.socket}", "--log-level", "debug", *options]
+        self.daemon = Daemon(service, command, directory / f"{service}.log", {**os.environ, **environment})
+        self.client = CsiClient(self.socket)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.close()
+        self.daemon.stop(grace_s=40)
+
+    def start(self) -> None:
+        """Start it and wait until it answers Probe."""
+        self.daemon.start()
+        wait_until(self._answers, f"{self.daemon.name} answers", START_TIMEOUT_S, self.log)
+
+    def restart(self, *, kill: bool = False) -> None:
+        """End it, as a crash does or in an orderly way, and start it again."""
+        if kill:
+            self.daemon.kill()
+        else:
+            self.daemon.stop(grace_s=40)
+        self.start()
+
+    def log(self) -> str:
+        """The end of its log."""
+        return self.daemon.log_tail(60)
+
+    def _answers(self) -> bool:
+        assert self.daemon.running, f"{self.daemon.name} ended:\n{self.log()}"
+        if not os.path.exists(self.socket):
+            return False
+        probed = self.client.start(csi.ProbeRequest(), timeout_s=1.0)
+        return probed.exception() is None
+
+
+def hdfs_csi() -> str:
+    """The installed command."""
+    return str(Path(sys.executable).with_name("hdfs-csi"))
+
+
+def wait_until(
+    condition: Callable[[], bool], what: str, timeout_s: float = 30.0, explain: Callable[[], str] = str
+) -> None:
+    """Ask `condition` again and again until it holds.
+
+    Args:
+        condition: what to wait for.
+        what: its name in the failure.
+        timeout_s: for how long.
+        explain: more for the failure.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what}\n{explain()}"
+        time.sleep(0.02)
+
+
+def bounded(
+    *command: str, timeout_s: int = 20, directory: Path | None = None, uid: int | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a command that touches a mount, so that a hung one fails the test instead of hanging it.
+
+    Args:
+        command: argv.
+        timeout_s: SIGTERM after this, SIGKILL 5 s later.
+        directory: where to run it; entered as root, since pytest's directories are for root alone.
+        uid: user and group to run it as; None is this process's.
+    """
+    place = [] if directory is None else ["env", "-C", str(directory)]
+    identity = [] if uid is None else ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--"]
+    return subprocess.run(
+        ["timeout", "-k", "5", str(timeout_s), *place, *identity, *command], capture_output=True, check=False
+    )

@@ -1,0 +1,52 @@
+"""The conformance test of Kubernetes' CSI project against both services, a real HDFS and real mounts, nothing skipped.
+
+What csi-sanity leaves out by itself are the RPCs that the driver does not advertise.
+"""
+
+import re
+import subprocess
+from pathlib import Path
+
+from tests.csi.conftest import mounts_below
+from tests.csi.driver import DriverProcess
+from tests.csi.sanity import csi_sanity
+from tests.support.local_hdfs import LocalHdfs
+
+# What ran with the RPCs advertised now; fewer would mean that a capability got lost.
+PASSED_AT_LEAST = 32
+
+_SUMMARY = re.compile(r"(\d+) Passed.*?(\d+) Failed.*?(\d+) Pending.*?(\d+) Skipped")
+
+
+def test_csi_sanity(controller: DriverProcess, node: DriverProcess, hdfs: LocalHdfs, area: str, tmp_path: Path) -> None:
+    parameters = tmp_path / "parameters.yaml"
+    parameters.write_text(f"uri: {hdfs.uri}{area}/volumes\n", encoding="utf-8")
+    secrets = tmp_path / "secrets.yaml"
+    calls = ("CreateVolume", "DeleteVolume", "NodeStageVolume", "NodePublishVolume")
+    secrets.write_text("".join(f"{call}Secret: {{password: hunter2}}\n" for call in calls), encoding="utf-8")
+    done = subprocess.run(
+        [
+            "timeout", "-k", "10", "240", str(csi_sanity()),
+            f"-csi.endpoint=unix://{node.socket}",
+            f"-csi.controllerendpoint=unix://{controller.socket}",
+            f"-csi.mountdir={tmp_path}/sanity-mount",
+            f"-csi.stagingdir={tmp_path}/sanity-staging",
+            f"-csi.testvolumeparameters={parameters}",
+            f"-csi.secrets={secrets}",
+            "-ginkgo.no-color",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )  # fmt: skip
+
+    output = f"{done.stdout}{done.stderr}"
+    summary = _SUMMARY.search(output)
+    assert summary, f"csi-sanity ended with {done.returncode}:\n{output}"
+    print(f"csi-sanity: {summary[0]}")
+    passed, failed, _, _ = (int(number) for number in summary.groups())
+    assert (done.returncode, failed) == (0, 0), f"{output}\n{controller.log()}\n{node.log()}"
+    assert passed >= PASSED_AT_LEAST, output
+    assert mounts_below(tmp_path) == []
+    for process in (controller, node):
+        assert "hunter2" not in process.daemon.log.read_text(encoding="utf-8")

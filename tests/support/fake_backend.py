@@ -1,0 +1,296 @@
+"""A filesystem in memory that fails on command; held to the same contract suite as the real backends.
+
+disk = FakeFilesystem()
+disk.put("/file", b"data")
+disk.fail("status", UnavailableError("gone"))       # the next call, before it has any effect
+disk.lose_answer("delete", UnavailableError("?"))   # the next call, after it had its effect
+disk.break_stream(1000, UnavailableError("cut"))    # the next stream, after 1000 bytes
+backend = disk.client()
+"""
+
+import threading
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from hdfs_fuse import errors
+from hdfs_fuse.backend.base import FileKind, FileStatus, SpaceUsage
+
+MAX_NAME_BYTES = 255
+CAPACITY_BYTES = 1 << 40
+
+
+@dataclass(slots=True)
+class _Node:
+    status: FileStatus
+    data: bytes = b""
+
+
+class FakeFilesystem:
+    """The tree that all clients made by `client` share.
+
+    Attributes:
+        calls: how often each operation was called: status, list, open, read, stream, ...
+        clients: how many were made.
+        chunk_bytes: of streams.
+    """
+
+    def __init__(self, chunk_bytes: int = 64 << 10) -> None:
+        """Start with an empty root directory."""
+        self.chunk_bytes = chunk_bytes
+        self.calls: Counter[str] = Counter()
+        self.clients = 0
+        self._clock_ms = 1_000_000
+        self._before: defaultdict[str, deque[errors.HdfsFuseError]] = defaultdict(deque)
+        self._after: defaultdict[str, deque[errors.HdfsFuseError]] = defaultdict(deque)
+        self._stream_breaks: deque[tuple[int, errors.HdfsFuseError | None]] = deque()
+        self._short_opens: deque[int] = deque()
+        self.mutex = threading.RLock()
+        self._nodes = {"/": _Node(self._new_status("", FileKind.DIRECTORY, 0o755))}
+
+    def client(self) -> "FakeBackend":
+        """A backend over this tree."""
+        self.clients += 1
+        return FakeBackend(self)
+
+    # ---- content, from outside
+
+    def put(self, path: str, data: bytes, mode: int = 0o644) -> None:
+        """Create or replace a file; every change has a new modification time."""
+        with self.mutex:
+            self.parent_of(path)
+            status = self._new_status(path.rpartition("/")[2], FileKind.FILE, mode)
+            self._nodes[path] = _Node(replace(status, length_bytes=len(data)), data)
+
+    def make_directory(self, path: str, mode: int = 0o755) -> None:
+        """Create one directory."""
+        with self.mutex:
+            self.parent_of(path)
+            self._nodes[path] = _Node(self._new_status(path.rpartition("/")[2], FileKind.DIRECTORY, mode))
+
+    def remove(self, path: str) -> None:
+        """Remove a path and what is below it."""
+        with self.mutex:
+            for below in [p for p in self._nodes if p == path or p.startswith(f"{path}/")]:
+                del self._nodes[below]
+
+    # ---- faults
+
+    def fail(self, operation: str, *failures: errors.HdfsFuseError) -> None:
+        """Let the next calls of `operation` fail, one failure each, without effect."""
+        self._before[operation].extend(failures)
+
+    def lose_answer(self, operation: str, *failures: errors.HdfsFuseError) -> None:
+        """Let the next calls of `operation` have their effect and fail all the same."""
+        self._after[operation].extend(failures)
+
+    def break_stream(self, after_bytes: int, failure: errors.HdfsFuseError | None) -> None:
+        """Let the next stream end after so many bytes: with a failure, or with None as if the file ended."""
+        self._stream_breaks.append((after_bytes, failure))
+
+    def shorten_open(self, length_bytes: int) -> None:
+        """Let the next open see so few bytes, as if the last block were still being written."""
+        self._short_opens.append(length_bytes)
+
+    # ---- for FakeBackend
+
+    def entered(self, operation: str) -> None:
+        """Count a call, and fail it if so ordered."""
+        with self.mutex:
+            self.calls[operation] += 1
+            if self._before[operation]:
+                raise self._before[operation].popleft()
+
+    def left(self, operation: str) -> None:
+        """Fail a call that had its effect, if so ordered."""
+        with self.mutex:
+            if self._after[operation]:
+                raise self._after[operation].popleft()
+
+    def next_stream_break(self) -> tuple[int, errors.HdfsFuseError | None] | None:
+        """Where the stream that begins now is to end, if it is."""
+        with self.mutex:
+            return self._stream_breaks.popleft() if self._stream_breaks else None
+
+    def next_open_length(self, length_bytes: int) -> int:
+        """How many bytes the open that happens now may see."""
+        with self.mutex:
+            return min(length_bytes, self._short_opens.popleft()) if self._short_opens else length_bytes
+
+    def find(self, path: str) -> _Node:
+        """The node at `path`."""
+        with self.mutex:
+            node = self._nodes.get(path)
+            if node is not None:
+                return node
+            parent = path.rpartition("/")[0]
+            while parent:
+                above = self._nodes.get(parent)
+                if above is not None and above.status.kind is not FileKind.DIRECTORY:
+                    raise errors.NotDirectoryError(f"{parent}: is a file")
+                parent = parent.rpartition("/")[0]
+            raise errors.NotFoundError(f"{path}: not found")
+
+    def parent_of(self, path: str) -> _Node:
+        """The directory that `path` is to be in."""
+        parent = self.find(path.rpartition("/")[0] or "/")
+        if parent.status.kind is not FileKind.DIRECTORY:
+            raise errors.NotDirectoryError(f"{path}: a file among the parents")
+        if len(path.rpartition("/")[2].encode("utf-8", "surrogateescape")) > MAX_NAME_BYTES:
+            raise errors.NameTooLongError(f"{path}: name too long")
+        return parent
+
+    def names_below(self, path: str) -> list[str]:
+        """Names of a directory's entries, in HDFS's order (signed bytes, DFSUtilClient.compareBytes)."""
+        prefix = "/" if path == "/" else f"{path}/"
+        with self.mutex:
+            names = [p[len(prefix) :] for p in self._nodes if p.startswith(prefix) and p != "/"]
+        direct = [name for name in names if "/" not in name]
+        return sorted(direct, key=lambda name: [(b + 128) % 256 for b in name.encode("utf-8", "surrogateescape")])
+
+    def replace_status(self, path: str, status: FileStatus) -> None:
+        """Change attributes."""
+        self.find(path).status = status
+
+    def _new_status(self, name: str, kind: FileKind, mode: int) -> FileStatus:
+        self._clock_ms += 1
+        return FileStatus(name, kind, 0, mode, "fake-owner", "fake-group", self._clock_ms)
+
+
+class FakeBackend:
+    """base.Backend over a FakeFilesystem."""
+
+    def __init__(self, disk: FakeFilesystem) -> None:
+        """Use `disk`; see FakeFilesystem.client."""
+        self._disk = disk
+        self.closed = False
+
+    def status(self, path: str) -> FileStatus:
+        """See base.Backend."""
+        self._disk.entered("status")
+        return self._disk.find(path).status
+
+    def list(self, path: str) -> Iterator[FileStatus]:
+        """See base.Backend."""
+        self._disk.entered("list")
+        if self._disk.find(path).status.kind is not FileKind.DIRECTORY:
+            raise errors.NotDirectoryError(f"{path}: is a file")
+        for name in self._disk.names_below(path):
+            self._disk.entered("list entry")
+            try:
+                yield self._disk.find(f"{path.rstrip('/')}/{name}").status
+            except errors.NotFoundError:
+                continue
+
+    def open(self, path: str) -> "FakeReader":
+        """See base.Backend."""
+        self._disk.entered("open")
+        node = self._disk.find(path)
+        if node.status.kind is FileKind.DIRECTORY:
+            raise errors.IsDirectoryError(f"{path}: is a directory")
+        return FakeReader(self._disk, path, node.data[: self._disk.next_open_length(len(node.data))])
+
+    def space(self, path: str) -> SpaceUsage:
+        """See base.Backend."""
+        self._disk.entered("space")
+        self._disk.find(path)
+        return SpaceUsage(CAPACITY_BYTES, 0, CAPACITY_BYTES)
+
+    def make_directory(self, path: str, mode: int) -> None:
+        """See base.Backend."""
+        self._disk.entered("make_directory")
+        with self._disk.mutex:
+            try:
+                if self._disk.find(path).status.kind is not FileKind.DIRECTORY:
+                    raise errors.AlreadyExistsError(f"{path}: is a file")
+            except errors.NotFoundError:
+                parts = path.strip("/").split("/")
+                for depth in range(1, len(parts)):
+                    self._make_if_missing("/" + "/".join(parts[:depth]))
+                self._disk.make_directory(path, mode)
+        self._disk.left("make_directory")
+
+    def _make_if_missing(self, path: str) -> None:
+        try:
+            self._disk.find(path)
+        except errors.NotFoundError:
+            self._disk.make_directory(path)
+
+    def set_owner(self, path: str, owner: str | None, group: str | None) -> None:
+        """See base.Backend."""
+        self._disk.entered("set_owner")
+        status = self._disk.find(path).status
+        self._disk.replace_status(path, replace(status, owner=owner or status.owner, group=group or status.group))
+        self._disk.left("set_owner")
+
+    def write_file(self, path: str, data: bytes) -> None:
+        """See base.Backend."""
+        self._disk.entered("write_file")
+        try:
+            if self._disk.find(path).status.kind is FileKind.DIRECTORY:
+                raise errors.IsDirectoryError(f"{path}: is a directory")
+        except errors.NotFoundError:
+            pass
+        self._disk.put(path, data, mode=0o600)
+        self._disk.left("write_file")
+
+    def delete(self, path: str, *, recursive: bool) -> bool:
+        """See base.Backend."""
+        self._disk.entered("delete")
+        try:
+            self._disk.find(path)
+        except errors.NotFoundError:
+            return False
+        if not recursive and self._disk.names_below(path):
+            raise errors.DirectoryNotEmptyError(f"{path}: has entries")
+        self._disk.remove(path)
+        self._disk.left("delete")
+        return True
+
+    def close(self) -> None:
+        """See base.Backend."""
+        self.closed = True
+
+
+class FakeReader:
+    """base.FileReader over the bytes that the file had when it was opened."""
+
+    def __init__(self, disk: FakeFilesystem, path: str, data: bytes) -> None:
+        """Read `data`."""
+        self._disk = disk
+        self._path = path
+        self._data = data
+        self.length_bytes = len(data)
+        self.closed = False
+
+    def read(self, start: int, stop: int) -> bytes:
+        """See base.FileReader."""
+        self._check(start, stop)
+        self._disk.entered("read")
+        return self._data[start:stop]
+
+    def stream(self, start: int, stop: int) -> Iterator[bytes]:
+        """See base.FileReader."""
+        self._check(start, stop)
+        return self._stream(start, stop)
+
+    def _stream(self, start: int, stop: int) -> Iterator[bytes]:
+        self._disk.entered("stream")
+        broken = self._disk.next_stream_break()
+        end = stop if broken is None else min(stop, start + broken[0])
+        for at in range(start, end, self._disk.chunk_bytes):
+            yield self._data[at : min(at + self._disk.chunk_bytes, end)]
+        if broken is not None and broken[1] is not None:
+            raise broken[1]
+
+    def _check(self, start: int, stop: int) -> None:
+        if self.closed:
+            raise errors.InvalidArgumentError(f"{self._path}: the reader is closed")
+        if not 0 <= start <= stop:
+            raise errors.InvalidArgumentError(f"{self._path}: [{start}, {stop}) is no range")
+        if stop > len(self._data):
+            raise errors.ShortReadError(f"{self._path}: [{start}, {stop}) reaches beyond {len(self._data)} bytes")
+
+    def close(self) -> None:
+        """See base.FileReader."""
+        self.closed = True

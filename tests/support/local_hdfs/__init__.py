@@ -1,0 +1,13 @@
+"""A real HDFS on this machine: one NameNode and a few DataNodes, for tests, demo and benchmark.
+
+    with LocalHdfs(datanodes=1) as hdfs:
+        client = hdfs_native.Client(hdfs.uri)
+
+or, to keep one running: `python -m tests.support.local_hdfs up`, later `down`. Any number of instances run side
+by side: each has its own ports and its own directory. This package knows the daemons of a plain cluster; Java, jars
+and command lines are hadoop.py's, and processes are processes.py's.
+"""
+
+from tests.support.local_hdfs.cluster import LocalHdfs, LocalHdfsError
+
+__all__ = ["LocalHdfs", "LocalHdfsError"]

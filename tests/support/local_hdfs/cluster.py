@@ -1,0 +1,469 @@
+"""The class LocalHdfs: the life of a NameNode and its DataNodes, faults, and Hadoop's own tools against them."""
+
+import contextlib
+import http.client
+import json
+import os
+import pwd
+import shlex
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote, urlencode
+
+from tests.support.hadoop import (
+    DATANODE,
+    DFSADMIN,
+    FS_SHELL,
+    NAMENODE,
+    command_line,
+    hadoop_jars,
+    write_hosts,
+    write_properties,
+    write_resources,
+)
+from tests.support.local_hdfs.layout import (
+    HOST,
+    MIB,
+    Ports,
+    State,
+    core_properties,
+    datanode_properties,
+    hdfs_properties,
+    reserve_ports,
+)
+from tests.support.processes import Daemon, ProcessIdentity, stop_all
+
+MAX_DATANODES = 4
+# Starting takes 4 to 12 s on two idle cores; a busy machine may need many times that.
+START_TIMEOUT_S = 120.0
+
+# What asking /jmx raises while a daemon starts or ends: no listener, a cut answer, a bean that is not there yet.
+_NO_ANSWER = (OSError, http.client.HTTPException, KeyError, json.JSONDecodeError)
+
+
+class LocalHdfsError(RuntimeError):
+    """The local HDFS could not be started or did not do what it was asked."""
+
+
+class LocalHdfs:
+    """A NameNode and its DataNodes; `start` and `stop`, or a `with` block.
+
+    Whoever runs this is the HDFS superuser; users alice (group data) and bob (group other) exist for tests of
+    permissions. A dead DataNode is noticed after 12 s.
+
+    Attributes:
+        uri: `hdfs://127.0.0.1:PORT`.
+        conf_dir: core-site.xml and hdfs-site.xml, for clients too (HADOOP_CONF_DIR).
+        namenode_http: `http://127.0.0.1:PORT`: WebHDFS and /jmx.
+        directory: everything that the instance writes; its logs are `logs/*.log`. Gone after `stop`.
+    """
+
+    def __init__(
+        self,
+        datanodes: int = 1,
+        *,
+        directory: Path | None = None,
+        properties: Mapping[str, str] | None = None,
+        block_size_bytes: int = 128 * MIB,
+        heap_mb: int = 256,
+        jvm_options: tuple[str, ...] = (),
+        outlive: bool = False,
+    ) -> None:
+        """Describe an instance; nothing happens before `start`.
+
+        Args:
+            datanodes: 1 to 4.
+            directory: for its data; must be absent or empty. None makes a temporary one.
+            properties: Hadoop keys for daemons and clients, over the defaults here.
+            block_size_bytes: of new files.
+            heap_mb: of each JVM; a NameNode keeps about 500,000 names in the default.
+            jvm_options: more options for the daemons.
+            outlive: whether the daemons go on when this process ends without `stop`.
+        """
+        if not 1 <= datanodes <= MAX_DATANODES:
+            raise ValueError(f"datanodes: given {datanodes}, accepted is 1 to {MAX_DATANODES}")
+        self._datanode_count = datanodes
+        self._given_directory = directory
+        self._properties = dict(properties or {})
+        self._block_size_bytes = block_size_bytes
+        self._heap_mb = heap_mb
+        self._jvm_options = jvm_options
+        self._outlive = outlive
+        self._directory: Path | None = None
+        self._ports: Ports | None = None
+        self._reserved = contextlib.ExitStack()
+        self._namenode: Daemon | None = None
+        self._datanodes: list[Daemon] = []
+
+    # ---- what clients need
+
+    @property
+    def directory(self) -> Path:
+        """Everything that the instance writes."""
+        assert self._directory, "not started"
+        return self._directory
+
+    @property
+    def conf_dir(self) -> Path:
+        """HADOOP_CONF_DIR of clients."""
+        return self.directory / "conf"
+
+    @property
+    def uri(self) -> str:
+        """The filesystem."""
+        return f"hdfs://{HOST}:{self._known_ports.namenode_rpc}"
+
+    @property
+    def namenode_http(self) -> str:
+        """WebHDFS and /jmx of the NameNode."""
+        return f"http://{HOST}:{self._known_ports.namenode_http}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Environment variables that point a client at this instance."""
+        return {"HADOOP_CONF_DIR": str(self.conf_dir)}
+
+    @property
+    def datanode_ports(self) -> list[int]:
+        """The data transfer port of each DataNode."""
+        return [transfer for transfer, _, _ in self._known_ports.datanodes]
+
+    @property
+    def namenode(self) -> Daemon:
+        """The NameNode's process."""
+        assert self._namenode, "not started"
+        return self._namenode
+
+    @property
+    def datanodes(self) -> list[Daemon]:
+        """The DataNodes' processes, running or not."""
+        return self._datanodes
+
+    # ---- life
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> Self:
+        """Format a new filesystem and start everything; on failure all of it is undone.
+
+        Raises:
+            SetupError: Java, Maven or the jars are missing.
+            LocalHdfsError: a daemon did not start; the message ends with its log.
+        """
+        hadoop_jars()  # may take a while, so before anything runs
+        self._directory = self._make_directory()
+        try:
+            self._ports, self._reserved = reserve_ports(self._datanode_count)
+            self._describe_daemons({})
+            self._write_state()
+            self._write_configuration()
+            self._tool(NAMENODE, "-format", "-nonInteractive")
+            for daemon in [self.namenode, *self._datanodes]:
+                self._start_daemon(daemon)
+            self.wait_ready()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """Stop all daemons and remove everything; idempotent."""
+        if self._directory is None:
+            return
+        stop_all([*self._datanodes, *([self._namenode] if self._namenode else [])])
+        self._reserved.close()
+        shutil.rmtree(self._directory)
+        self._directory = self._namenode = self._ports = None
+        self._datanodes = []
+
+    @classmethod
+    def attach(cls, directory: Path) -> Self:
+        """The instance that another process started in `directory`; daemons that have died are shown as not running.
+
+        Raises:
+            LocalHdfsError: there is none.
+        """
+        state = State.read(directory)
+        if state is None:
+            raise LocalHdfsError(f"no local HDFS in {directory}")
+        self = cls(len(state.ports.datanodes), directory=directory, outlive=True)
+        self._directory = directory
+        self._ports = state.ports
+        self._describe_daemons(state.daemons)
+        return self
+
+    def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
+        """Wait until files can be written: no safe mode, and every running DataNode has reported its blocks.
+
+        Raises:
+            LocalHdfsError: a daemon died, or it took longer than `timeout_s` seconds.
+        """
+        # An open port is not readiness: the NameNode listens seconds before the first DataNode has registered.
+        self._wait("the local HDFS", self._why_not_ready, timeout_s)
+
+    # ---- faults
+
+    def stop_namenode(self) -> None:
+        """End the NameNode in an orderly way."""
+        self.namenode.stop()
+
+    def kill_namenode(self) -> None:
+        """End the NameNode as a crash does."""
+        self.namenode.kill()
+
+    def start_namenode(self) -> None:
+        """Start the NameNode again and wait until files can be written."""
+        self._start_daemon(self.namenode)
+        self.wait_ready()
+
+    def pause_namenode(self) -> None:
+        """Freeze the NameNode: connections stay open, nothing answers."""
+        self.namenode.pause()
+
+    def resume_namenode(self) -> None:
+        """End `pause_namenode`."""
+        self.namenode.resume()
+
+    def stop_datanode(self, index: int) -> None:
+        """End a DataNode in an orderly way."""
+        self._datanodes[index].stop()
+
+    def kill_datanode(self, index: int) -> None:
+        """End a DataNode as a crash does; the NameNode lists it for another 12 s."""
+        self._datanodes[index].kill()
+
+    def start_datanode(self, index: int) -> None:
+        """Start a DataNode again, with its data, and wait until the NameNode counts on it."""
+        self._start_daemon(self._datanodes[index])
+        self.wait_ready()
+
+    def pause_datanode(self, index: int) -> None:
+        """Freeze a DataNode."""
+        self._datanodes[index].pause()
+
+    def resume_datanode(self, index: int) -> None:
+        """End `pause_datanode`."""
+        self._datanodes[index].resume()
+
+    def wait_live_datanodes(self, count: int, timeout_s: float = 60) -> None:
+        """Wait until the NameNode counts exactly `count` live DataNodes."""
+
+        def reason() -> str:
+            live = self.jmx("NameNode", "FSNamesystemState")["NumLiveDataNodes"]
+            return "" if live == count else f"{live} live DataNodes, not {count}"
+
+        self._wait("the NameNode", reason, timeout_s)
+
+    # ---- Hadoop's own tools
+
+    def fs_shell(self, *arguments: str, user: str | None = None, stdin: bytes = b"") -> str:
+        """Run `hdfs dfs ARGUMENTS` (a JVM, so about a second); returns its output.
+
+        Args:
+            arguments: such as "-ls", "/".
+            user: on whose behalf; None is the superuser.
+            stdin: for `-put - PATH`.
+
+        Raises:
+            LocalHdfsError: it failed; the message has its error output.
+        """
+        return self._tool(FS_SHELL, *arguments, user=user, stdin=stdin)
+
+    def dfsadmin(self, *arguments: str) -> str:
+        """Run `hdfs dfsadmin ARGUMENTS`; returns its output."""
+        return self._tool(DFSADMIN, *arguments)
+
+    def webhdfs(self, method: str, path: str, operation: str, *, user: str | None = None, **parameters: str) -> Any:
+        """One WebHDFS request to the NameNode (those that need no redirect); returns the JSON answer, or None.
+
+        Args:
+            method: GET, PUT, POST or DELETE.
+            path: absolute.
+            operation: such as MKDIRS or SETQUOTA.
+            user: on whose behalf; None is the superuser.
+            parameters: of the operation.
+
+        Raises:
+            LocalHdfsError: refused; the message has the server's answer.
+        """
+        query = urlencode({"op": operation, "user.name": user or _superuser(), **parameters})
+        status, body = self._http(method, self._known_ports.namenode_http, f"/webhdfs/v1{quote(path)}?{query}")
+        if status != http.client.OK:
+            raise LocalHdfsError(f"{operation} {path}: {status} {body.decode(errors='replace')}")
+        return json.loads(body) if body else None
+
+    def jmx(self, service: str, name: str, port: int | None = None) -> dict[str, Any]:
+        """A bean of /jmx; of the NameNode unless `port` says which.
+
+        Raises:
+            OSError, http.client.HTTPException: the daemon does not answer.
+        """
+        query = f"/jmx?qry=Hadoop:service={service},name={name}"
+        _, body = self._http("GET", port or self._known_ports.namenode_http, query)
+        beans = json.loads(body)["beans"]
+        return dict(beans[0]) if beans else {}
+
+    # ---- inside
+
+    @property
+    def _known_ports(self) -> Ports:
+        assert self._ports, "not started"
+        return self._ports
+
+    def _make_directory(self) -> Path:
+        if self._given_directory is None:
+            directory = Path(tempfile.mkdtemp(prefix="hdfs-csi-hdfs-"))
+            directory.chmod(0o755)  # clients that run as other users read conf/
+        else:
+            directory = self._given_directory.resolve()
+            directory.mkdir(parents=True, exist_ok=True)
+            if any(directory.iterdir()):
+                raise LocalHdfsError(f"{directory} is not empty; give a directory that is absent or empty")
+        for name in ("conf", "resources", "logs", "tmp"):
+            (directory / name).mkdir()
+        return directory
+
+    def _describe_daemons(self, known: Mapping[str, ProcessIdentity]) -> None:
+        def daemon(name: str, main: str, properties: Mapping[str, str]) -> Daemon:
+            command = command_line(
+                main,
+                directories=[self.conf_dir, self.directory / "resources"],
+                temporary=self.directory / "tmp",
+                hosts=self.directory / "hosts",
+                heap_mb=self._heap_mb,
+                properties=properties,
+                jvm_options=self._jvm_options,
+            )
+            log = self.directory / "logs" / f"{name}.log"
+            environment = _environment(None)
+            return Daemon(name, command, log, environment, die_with_parent=not self._outlive, identity=known.get(name))
+
+        ports = self._known_ports
+        self._namenode = daemon("namenode", NAMENODE, {})
+        self._datanodes = [
+            daemon(f"datanode{i}", DATANODE, datanode_properties(ports, self.directory, i))
+            for i in range(len(ports.datanodes))
+        ]
+
+    def _write_configuration(self) -> None:
+        ports, directory = self._known_ports, self.directory
+        write_properties(self.conf_dir / "core-site.xml", core_properties(ports, directory))
+        hdfs = hdfs_properties(ports, directory, self._block_size_bytes, self._properties)
+        write_properties(self.conf_dir / "hdfs-site.xml", hdfs)
+        write_resources(directory / "resources")
+        write_hosts(directory / "hosts")
+
+    def _start_daemon(self, daemon: Daemon) -> None:
+        daemon.start()
+        self._write_state()
+
+    def _write_state(self) -> None:
+        daemons = {d.name: d.identity for d in [self.namenode, *self._datanodes] if d.identity}
+        State(ProcessIdentity.of(os.getpid()), self._known_ports, daemons).write(self.directory)
+
+    def why_not_ready(self) -> str:
+        """What is missing before files can be written; empty when nothing is."""
+        try:
+            return self._why_not_ready()
+        except _NO_ANSWER as e:
+            return f"/jmx does not answer: {e!r}"
+
+    def _dead(self) -> Daemon | None:
+        """A daemon that has ended though nobody asked it to."""
+        all_of_them = [self.namenode, *self._datanodes]
+        return next((daemon for daemon in all_of_them if daemon.identity and not daemon.running), None)
+
+    def _why_not_ready(self) -> str:
+        if dead := self._dead():
+            return f"{dead.name} died, see {dead.log}"
+        if not self.namenode.running:
+            return "the NameNode does not run"
+        namenode = self.jmx("NameNode", "FSNamesystemState")
+        if namenode.get("FSState") != "Operational":
+            return f"the NameNode's state is {namenode.get('FSState')}"
+        running = [i for i, daemon in enumerate(self._datanodes) if daemon.running]
+        if namenode["NumLiveDataNodes"] < len(running):
+            return f"{namenode['NumLiveDataNodes']} of {len(running)} DataNodes are live"
+        # Registered is not enough: a DataNode's storage comes with its first reports.
+        live = json.loads(self.jmx("NameNode", "NameNodeInfo")["LiveNodes"])
+        if any(node["capacity"] <= 0 for node in live.values()):
+            return "a DataNode has no capacity yet"
+        for i in running:
+            actors = self.jmx("DataNode", "DataNodeInfo", self._known_ports.datanodes[i][1]).get("BPServiceActorInfo")
+            if not actors or any(actor["ActorState"] != "RUNNING" for actor in json.loads(actors)):
+                return f"DataNode {i} has not joined yet"
+        return ""
+
+    def _wait(self, who: str, reason: Callable[[], str], timeout_s: float) -> None:
+        """Ask again until `reason` returns the empty string."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            if dead := self._dead():
+                raise LocalHdfsError(f"{dead.name} died; the end of its log:\n{dead.log_tail()}")
+            try:
+                missing = reason()
+            except _NO_ANSWER as e:
+                missing = f"/jmx does not answer: {e!r}"
+            if not missing:
+                return
+            if time.monotonic() > deadline:
+                raise LocalHdfsError(
+                    f"{who} was not ready within {timeout_s:.0f} s: {missing}; the end of the NameNode's log:\n"
+                    + self.namenode.log_tail()
+                )
+            time.sleep(0.05)
+
+    def _http(self, method: str, port: int, target: str) -> tuple[int, bytes]:
+        # http.client, since urllib would send these through the environment's proxies.
+        with contextlib.closing(http.client.HTTPConnection(HOST, port, timeout=10)) as connection:
+            connection.request(method, target)
+            response = connection.getresponse()
+            return response.status, response.read()
+
+    def _tool(self, main: str, *arguments: str, user: str | None = None, stdin: bytes = b"") -> str:
+        command = command_line(
+            main,
+            arguments,
+            directories=[self.conf_dir, self.directory / "resources"],
+            temporary=self.directory / "tmp",
+            hosts=self.directory / "hosts",
+        )
+        done = subprocess.run(
+            command,
+            input=stdin,
+            capture_output=True,
+            env=_environment(user),
+            timeout=START_TIMEOUT_S,
+            check=False,
+        )
+        if done.returncode:
+            raise LocalHdfsError(
+                f"{main.rpartition('.')[2]} {shlex.join(arguments)} ended with {done.returncode}:\n"
+                + done.stderr.decode(errors="replace")
+                + done.stdout.decode(errors="replace")
+            )
+        return done.stdout.decode(errors="surrogateescape")
+
+
+def _superuser() -> str:
+    """Whoever started the NameNode."""
+    return pwd.getpwuid(os.getuid()).pw_name
+
+
+def _environment(user: str | None) -> dict[str, str]:
+    """This process's environment without the settings of any other Hadoop, and with the identity of `user`."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HADOOP_")}
+    return environment | ({"HADOOP_USER_NAME": user} if user else {})

@@ -1,0 +1,195 @@
+"""The order of steps in HDFS, with every one of them cut short; the real thing is in tests/csi/test_controller.py."""
+
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+import pytest
+from hdfs_csi.access import CapacityRange
+from hdfs_csi.errors import RecordError
+from hdfs_csi.filesystems import MAX_FILESYSTEMS, Filesystems
+from hdfs_csi.provisioner import Provisioner
+from hdfs_csi.records import VolumeRecord
+from hdfs_csi.volume import new_volume
+from hdfs_fuse.backend.base import FileStatus
+from hdfs_fuse.config import MountConfig
+from hdfs_fuse.errors import AlreadyExistsError, NotFoundError, PermissionDeniedError, UnavailableError
+
+from tests.support.fake_backend import FakeBackend, FakeFilesystem, FakeReader
+
+R = TypeVar("R")
+
+VOLUME = new_volume("pvc-1", {"uri": "hdfs://nn/volumes", "owner": "alice", "mode": "0700"})
+SIZE = CapacityRange(required_bytes=5)
+DIRECTORY, RECORD = "/volumes/pvc-1", "/volumes/.hdfs-csi/volumes/pvc-1.json"
+
+# More calls than creating or deleting a volume makes.
+STEPS = range(30)
+
+
+class Client(FakeBackend):
+    """Fails at the call number `step`, before or after its effect; never when that is None."""
+
+    def __init__(self, disk: FakeFilesystem, step: int | None = None, *, after: bool = False) -> None:
+        super().__init__(disk)
+        self._step, self._after = step, after
+        self.calls = 0
+        self.failed = False
+
+    def _cut(self, call: Callable[[], R]) -> R:
+        cut = self.calls == self._step
+        self.calls += 1
+        self.failed |= cut
+        if cut and not self._after:
+            raise UnavailableError("cut short before it began")
+        result = call()
+        if cut:
+            raise UnavailableError("cut short, with its effect")
+        return result
+
+    def status(self, path: str) -> FileStatus:
+        return self._cut(lambda: super(Client, self).status(path))
+
+    def open(self, path: str) -> FakeReader:
+        return self._cut(lambda: super(Client, self).open(path))
+
+    def make_directory(self, path: str, mode: int) -> None:
+        self._cut(lambda: super(Client, self).make_directory(path, mode))
+
+    def set_owner(self, path: str, owner: str | None, group: str | None) -> None:
+        self._cut(lambda: super(Client, self).set_owner(path, owner, group))
+
+    def write_file(self, path: str, data: bytes) -> None:
+        self._cut(lambda: super(Client, self).write_file(path, data))
+
+    def delete(self, path: str, *, recursive: bool) -> bool:
+        return self._cut(lambda: super(Client, self).delete(path, recursive=recursive))
+
+    def discard_client(self) -> None:
+        raise AssertionError("nothing hangs here")
+
+
+def provisioner(client: Client) -> Provisioner:
+    return Provisioner(Filesystems(deadline_s=5, connect=lambda _: client))
+
+
+def exists(disk: FakeFilesystem, path: str) -> bool:
+    try:
+        disk.client().status(path)
+    except NotFoundError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_create_that_was_cut_short_is_finished_by_the_next(after: bool) -> None:
+    for step in STEPS:
+        disk = FakeFilesystem()
+        client = Client(disk, step, after=after)
+        try:
+            provisioner(client).create(VOLUME, SIZE)
+        except UnavailableError:
+            # Never a directory that nobody knows of.
+            assert exists(disk, RECORD) or not exists(disk, DIRECTORY)
+        if not client.failed:
+            assert step > 5
+            return
+        record = provisioner(Client(disk)).create(VOLUME, SIZE)
+        assert (record.path, record.capacity_bytes) == (DIRECTORY, 5)
+        made = disk.client().status(DIRECTORY)
+        assert (made.owner, made.mode) == ("alice", 0o700)
+        provisioner(Client(disk)).delete(VOLUME.volume_id)
+        assert not exists(disk, DIRECTORY)
+        assert not exists(disk, RECORD)
+    raise AssertionError("creating makes more calls than were tried")
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_delete_that_was_cut_short_is_finished_by_the_next(after: bool) -> None:
+    for step in STEPS:
+        disk = FakeFilesystem()
+        provisioner(Client(disk)).create(VOLUME, SIZE)
+        disk.put(f"{DIRECTORY}/file", b"x")
+        client = Client(disk, step, after=after)
+        try:
+            provisioner(client).delete(VOLUME.volume_id)
+        except UnavailableError:
+            assert exists(disk, RECORD) or not exists(disk, DIRECTORY)
+        if not client.failed:
+            assert step > 1
+            return
+        provisioner(Client(disk)).delete(VOLUME.volume_id)
+        assert not exists(disk, DIRECTORY)
+        assert not exists(disk, RECORD)
+    raise AssertionError("deleting makes more calls than were tried")
+
+
+def test_what_could_not_be_made_leaves_nothing() -> None:
+    disk = FakeFilesystem()
+    disk.fail("set_owner", PermissionDeniedError("not you"))
+    with pytest.raises(PermissionDeniedError, match="superuser"):
+        provisioner(Client(disk)).create(VOLUME, SIZE)
+    assert not exists(disk, DIRECTORY)
+    assert not exists(disk, RECORD)
+    # So that the same name works with a corrected StorageClass.
+    other = new_volume("pvc-1", {"uri": "hdfs://nn/volumes"})
+    assert provisioner(Client(disk)).create(other, SIZE).path == DIRECTORY
+
+
+def test_what_can_not_be_undone_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    disk = FakeFilesystem()
+    disk.fail("set_owner", PermissionDeniedError("not you"))
+    disk.fail("delete", PermissionDeniedError("not you either"))
+    with caplog.at_level(logging.WARNING), pytest.raises(PermissionDeniedError, match="superuser"):
+        provisioner(Client(disk)).create(VOLUME, SIZE)
+    assert [r.getMessage().partition(" volume_id")[0] for r in caplog.records] == ["volume not cleaned up"]
+
+
+def test_two_names_with_one_key_are_told_apart() -> None:
+    disk = FakeFilesystem()
+    provisioner(Client(disk)).create(VOLUME, SIZE)
+    content = VolumeRecord.from_json(disk.find(RECORD).data, RECORD)
+    disk.put(RECORD, content.to_json().replace(b'"pvc-1"', b'"other"'))
+    with pytest.raises(AlreadyExistsError, match="belongs to the name 'other'"):
+        provisioner(Client(disk)).create(VOLUME, SIZE)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{}", b"\xff\xfe", b"[]", b'{"version": 1}'],
+)
+def test_records_that_make_no_sense_delete_nothing(content: bytes) -> None:
+    disk = FakeFilesystem()
+    provisioner(Client(disk)).create(VOLUME, SIZE)
+    disk.put(RECORD, content)
+    with pytest.raises(RecordError, match=r"pvc-1\.json"):
+        provisioner(Client(disk)).delete(VOLUME.volume_id)
+    assert exists(disk, DIRECTORY)
+
+
+def test_records_of_a_later_release_delete_nothing_but_new_fields_do_not_matter() -> None:
+    disk = FakeFilesystem()
+    record = provisioner(Client(disk)).create(VOLUME, SIZE)
+    text = record.to_json()
+    assert VolumeRecord.from_json(text.replace(b"{", b'{"laterField": 1,', 1), "x") == record
+    disk.put(RECORD, text.replace(b'"version": 1', b'"version": 2'))
+    with pytest.raises(RecordError, match="version 2, accepted is 1"):
+        provisioner(Client(disk)).delete(VOLUME.volume_id)
+
+
+def test_a_filesystem_has_one_client_and_few_are_kept() -> None:
+    made: list[FakeBackend] = []
+
+    def connect(config: MountConfig) -> Client:
+        assert (config.hadoop_conf_dir, config.call_deadline_s, config.user) == ("/conf", 7, None)
+        client = Client(FakeFilesystem())
+        made.append(client)
+        return client
+
+    filesystems = Filesystems(hadoop_conf_dir="/conf", deadline_s=7, connect=connect)
+    names = [f"hdfs://n{i}" for i in range(MAX_FILESYSTEMS)]
+    for name in names:
+        filesystems.get(name)
+    assert filesystems.get(names[0]) is filesystems.get(names[0])
+    filesystems.get("hdfs://one-more")
+    assert [client.closed for client in made] == [False, True, *[False] * (MAX_FILESYSTEMS - 1)]

@@ -1,0 +1,132 @@
+"""What the node does where the real mounts of this release can't lead it: with doubles of the mounts.
+
+Everything else about staging is tested with real mounts, in tests/csi/test_node.py.
+"""
+
+# ruff: noqa: ARG002 - doubles take the arguments of what they stand for
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from hdfs_csi.staging import FSTYPE, Staging
+from hdfs_csi.volume import volume_spec
+from hdfs_fuse.config import MountConfig
+from hdfs_fuse.errors import AlreadyExistsError, MountError, UnavailableError
+
+SPEC = volume_spec("my-data", {"uri": "hdfs://nn/data"})
+
+
+@dataclass
+class Entry:
+    device: str
+    source: str
+    options: frozenset[str]
+    fstype: str = FSTYPE
+
+
+@dataclass
+class FakeMounts:
+    """Mountinfo, bind, unmount and the supervisor in one; volumes may be written to, as those of a later release."""
+
+    at: dict[str, Entry] = field(default_factory=dict)
+    dead: set[str] = field(default_factory=set)
+    failures: list[Exception] = field(default_factory=list)
+    mounted: int = 0
+
+    def find(self, path: str) -> Entry | None:
+        return self.at.get(path)
+
+    def is_alive(self, path: str, *, deadline_s: float = 0) -> bool:
+        return self.at[path].device not in self.dead
+
+    def bind(self, source: str, target: str, *, read_only: bool, options: Sequence[str] = ()) -> None:
+        if self.failures:
+            raise self.failures.pop()
+        options = [*options, "ro" if read_only else "rw"]
+        self.at[target] = Entry(self.at[source].device, self.at[source].source, frozenset(options))
+
+    def unmount(self, path: str, *, deadline_s: float = 0, force: bool = False) -> None:
+        del self.at[path]
+
+    def mount(self, config: MountConfig, mountpoint: str, *, deadline_s: float = 0) -> None:
+        if self.failures:
+            raise self.failures.pop()
+        self.mounted += 1
+        self.at[mountpoint] = Entry(f"0:{self.mounted}", config.uri, frozenset({"rw"}))
+
+
+@pytest.fixture
+def mounts() -> FakeMounts:
+    return FakeMounts()
+
+
+@pytest.fixture
+def staging(mounts: FakeMounts) -> Staging:
+    return Staging(mounts, mounts, lambda config: config)
+
+
+def test_another_read_only_flag_is_incompatible(staging: Staging, mounts: FakeMounts, tmp_path: Path) -> None:
+    staging.stage(SPEC, str(tmp_path))
+    for number, first in enumerate((False, True)):
+        target = str(tmp_path / f"target{number}")
+        staging.publish("my-data", str(tmp_path), target, read_only=first, options=["nodev"])
+        staging.publish("my-data", str(tmp_path), target, read_only=first)
+        assert mounts.at[target].options == {"nodev", "ro" if first else "rw"}
+        with pytest.raises(AlreadyExistsError, match="another read-only flag"):
+            staging.publish("my-data", str(tmp_path), target, read_only=not first)
+
+
+def test_a_published_mount_that_outlived_its_staging_is_kept(
+    staging: Staging, mounts: FakeMounts, tmp_path: Path
+) -> None:
+    target = str(tmp_path / "target")
+    staging.stage(SPEC, str(tmp_path))
+    staging.publish("my-data", str(tmp_path), target, read_only=False)
+    del mounts.at[str(tmp_path / "mount")]  # somebody unmounted it; pods go on at their target
+    staging.publish("my-data", str(tmp_path), target, read_only=False)
+    assert (mounts.at[target].device, mounts.at[str(tmp_path / "mount")].device) == ("0:1", "0:2")
+
+
+def test_a_dead_published_mount_is_replaced(staging: Staging, mounts: FakeMounts, tmp_path: Path) -> None:
+    target = str(tmp_path / "target")
+    staging.stage(SPEC, str(tmp_path))
+    staging.publish("my-data", str(tmp_path), target, read_only=False)
+    mounts.dead.add("0:1")
+    staging.publish("my-data", str(tmp_path), target, read_only=False)
+    assert mounts.at[target].device == mounts.at[str(tmp_path / "mount")].device == "0:2"
+
+
+def test_a_bind_that_fails_leaves_no_directory(staging: Staging, mounts: FakeMounts, tmp_path: Path) -> None:
+    staging.stage(SPEC, str(tmp_path))
+    mounts.failures.append(MountError("no"))
+    with pytest.raises(MountError, match="no"):
+        staging.publish("my-data", str(tmp_path), str(tmp_path / "target"), read_only=False)
+    assert not (tmp_path / "target").exists()
+
+
+@pytest.mark.parametrize("failure", [UnavailableError("no"), KeyboardInterrupt()])
+def test_a_mount_that_fails_leaves_nothing(
+    staging: Staging, mounts: FakeMounts, tmp_path: Path, failure: BaseException
+) -> None:
+    mounts.failures.append(failure)  # type: ignore[arg-type]
+    with pytest.raises(type(failure)):
+        staging.stage(SPEC, str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff"])
+def test_a_record_that_makes_no_sense_is_written_anew(
+    staging: Staging, mounts: FakeMounts, tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "volume.json").write_bytes(content)
+    staging.stage(SPEC, str(tmp_path))
+    assert (tmp_path / "volume.json").read_bytes() not in {b"", content}
+
+    # With something mounted it might be anybody's, until it is unstaged.
+    (tmp_path / "volume.json").write_bytes(content)
+    with pytest.raises(AlreadyExistsError):
+        staging.stage(SPEC, str(tmp_path))
+    staging.unstage("my-data", str(tmp_path))
+    assert (mounts.at, list(tmp_path.iterdir())) == ({}, [])

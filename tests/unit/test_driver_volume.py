@@ -1,0 +1,215 @@
+import re
+
+import pytest
+from hdfs_csi.parameters import BY_KEY, PARAMETERS, Where
+from hdfs_csi.volume import MAX_KEY_CHARACTERS, VolumeId, attributes_of, component, new_volume, volume_spec
+from hdfs_fuse.config import MountConfig, split_uri
+from hdfs_fuse.errors import InvalidArgumentError
+from hypothesis import given
+from hypothesis import strategies as st
+
+BASE = "hdfs://namenode.example.com:8020/volumes"
+
+# What CSI allows in a name: no control characters but tab, line feed and carriage return; 128 bytes.
+NAMES = st.text(
+    st.characters(exclude_categories=["Cc", "Cs"], include_characters="\t\n\r"), min_size=1, max_size=128
+).filter(lambda name: len(name.encode()) <= 128)
+
+
+@given(NAMES)
+def test_every_name_becomes_one_plain_component(name: str) -> None:
+    for limit in (MAX_KEY_CHARACTERS, 128):
+        made = component(name, limit)
+        assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", made)
+        assert len(made) <= limit
+        assert component(made, limit) == made
+
+
+@given(NAMES, NAMES)
+def test_different_names_become_different_components(one: str, other: str) -> None:
+    assert (component(one, 40) == component(other, 40)) == (one == other)
+
+
+@given(NAMES)
+def test_ids_are_read_back(name: str) -> None:
+    volume = new_volume(name, {"uri": BASE})
+    text = str(volume.volume_id)
+    assert len(text.encode()) <= 128
+    assert VolumeId.parse(text) == volume.volume_id
+    assert volume.path.rpartition("/")[0] == "/volumes"
+
+
+@given(st.text(max_size=128))
+def test_ids_that_are_read_are_written_the_same_way(text: str) -> None:
+    found = VolumeId.parse(text)
+    assert found is None or str(found) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "my-data",
+        "#",
+        "#key",
+        f"{BASE}#",
+        f"{BASE}#a/b",
+        f"{BASE}#..",
+        f"{BASE}#.key",
+        f"{BASE}/#key",  # another spelling of the same base path
+        f"{BASE}//x#key",
+        f"{BASE}/../x#key",
+        "file:///volumes#key",
+        f"{BASE}#{'x' * 41}",
+    ],
+)
+def test_what_was_never_given_is_no_id(text: str) -> None:
+    assert VolumeId.parse(text) is None
+
+
+def test_a_hash_in_the_base_path_is_part_of_it() -> None:
+    volume = new_volume("pvc-1", {"uri": "hdfs://nn/a#b"})
+    assert VolumeId.parse(str(volume.volume_id)) == VolumeId(split_uri("hdfs://nn/a#b"), "pvc-1")
+
+
+def test_the_root_may_be_the_base_path() -> None:
+    volume = new_volume("pvc-1", {"uri": "hdfs://nn:8020"})
+    assert (str(volume.volume_id), volume.path) == ("hdfs://nn:8020/#pvc-1", "/pvc-1")
+    assert volume.volume_id.record_path == "/.hdfs-csi/volumes/pvc-1.json"
+
+
+def test_long_names_keep_a_plain_directory() -> None:
+    volume = new_volume("x" * 128, {"uri": BASE})
+    assert volume.path == f"/volumes/{'x' * 128}"
+    assert len(volume.volume_id.key) == MAX_KEY_CHARACTERS
+
+
+def test_parameters_become_attributes_of_the_volume() -> None:
+    given = {"uri": f"{BASE}/", "mode": "1770", "owner": "alice", "onDelete": "retain", "readAheadBytes": "8Mi"}
+    volume = new_volume("pvc-1", given | {"csi.storage.k8s.io/pvc/name": "claim"})
+    assert (volume.mode, volume.owner, volume.group, volume.on_delete) == (0o1770, "alice", None, "retain")
+    assert volume.parameters == given
+    assert attributes_of(volume.volume_id, volume.path, volume.parameters) == {
+        "uri": f"{BASE}/pvc-1",
+        "readAheadBytes": "8Mi",
+    }
+
+
+def test_attributes_become_a_mount() -> None:
+    attributes = {
+        "uri": f"{BASE}/data/",
+        "backend": "pyarrow",
+        "user": "alice",
+        "uid": "1000",
+        "gid": "100",
+        "umask": "077",
+        "allowOther": "false",
+        "metadataTtlSeconds": "0.5",
+        "readAheadBytes": "1048576",
+        "blockSizeBytes": "1Mi",
+        "streams": "3",
+        "workers": "8",
+        "maxInodes": "1000",
+        "callDeadlineSeconds": "7",
+    }
+    added = {"storage.kubernetes.io/csiProvisionerIdentity": "1-hdfs.csi.dev", "csi.storage.k8s.io/ephemeral": "false"}
+    spec = volume_spec("my-data", attributes | added)
+    config = spec.config
+    assert spec.attributes == attributes
+    assert (config.uri, config.backend, config.user, config.volume_id) == (
+        f"{BASE}/data",
+        "pyarrow",
+        "alice",
+        "my-data",
+    )
+    assert (config.uid, config.gid, config.umask, config.allow_other, config.read_only) == (
+        1000,
+        100,
+        0o77,
+        False,
+        True,
+    )
+    assert (config.metadata_ttl_s, config.read_ahead_bytes, config.cache.block_size_bytes) == (0.5, 1 << 20, 1 << 20)
+    assert (config.streams, config.workers, config.max_inodes, config.call_deadline_s) == (3, 8, 1000, 7.0)
+    # Every key of a volume is tried above.
+    assert set(attributes) == {p.key for p in PARAMETERS if p.where is Where.BOTH}
+
+
+def test_defaults_are_what_the_table_says() -> None:
+    config = volume_spec("x", {"uri": "hdfs://nn/a"}).config
+    for parameter in PARAMETERS:
+        if parameter.where is Where.BOTH and parameter.key not in {"uri", "user", "uid", "gid"}:
+            holder: object = config.cache if parameter.field.startswith("cache.") else config
+            actual = getattr(holder, parameter.field.removeprefix("cache."))
+            assert parameter.read(parameter.default) == actual, parameter.key
+    assert (config.user, config.uid, config.gid) == (None, None, None)
+    assert new_volume("x", {"uri": BASE}).mode == BY_KEY["mode"].read(BY_KEY["mode"].default)
+
+
+def test_pods_that_are_not_root_may_enter() -> None:
+    assert volume_spec("x", {"uri": "hdfs://nn/a"}).config.allow_other
+    assert not MountConfig(uri="hdfs://nn/a").allow_other
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("mode", "0o755"),
+        ("mode", "2000"),
+        ("mode", ""),
+        ("owner", ""),
+        ("owner", " alice"),
+        ("owner", "a\nb"),
+        ("onDelete", "Delete"),
+        ("backend", "webhdfs"),
+        ("uid", "-1"),
+        ("uid", "+1"),
+        ("uid", "1_0"),
+        ("uid", "٣"),
+        ("uid", "4294967295"),
+        ("umask", "1000"),
+        ("allowOther", "yes"),
+        ("metadataTtlSeconds", "nan"),
+        ("metadataTtlSeconds", "1e3"),
+        ("metadataTtlSeconds", "99999999"),
+        ("readAheadBytes", "1MB"),
+        ("readAheadBytes", "1.5Mi"),
+        ("blockSizeBytes", "65537"),
+        ("streams", "0"),
+        ("workers", "513"),
+        ("maxInodes", "999"),
+        ("callDeadlineSeconds", "0"),
+    ],
+)
+def test_values_that_are_not_accepted_name_their_key(key: str, value: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"^{key}: given .*, accepted "):
+        new_volume("x", {"uri": BASE, key: value})
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [
+        ("Uri", "uri"),
+        ("ondelete", "onDelete"),
+        ("readahead", "readAheadBytes"),
+        ("metadata_ttl_s", "metadataTtlSeconds"),
+    ],
+)
+def test_unknown_keys_name_the_nearest(key: str, nearest: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"unknown key '{key}' .* did you mean '{nearest}'"):
+        new_volume("x", {"uri": BASE, key: "1"})
+
+
+def test_keys_of_a_class_are_unknown_to_a_volume() -> None:
+    with pytest.raises(InvalidArgumentError, match="unknown key 'mode' in volume attributes"):
+        volume_spec("x", {"uri": BASE, "mode": "0755"})
+
+
+def test_a_base_path_that_is_too_long_says_how_long_it_may_be() -> None:
+    name = "pvc-0a1b2c3d-0a1b-0a1b-0a1b-0a1b2c3d4e5f"
+    longest = "hdfs://nn/" + "x" * 77
+    assert len(str(new_volume(name, {"uri": longest}).volume_id)) == 128
+    with pytest.raises(
+        InvalidArgumentError, match="129 bytes, CSI allows 128; accepted are base URIs of up to 87 bytes"
+    ):
+        new_volume(name, {"uri": longest + "x"})
