@@ -3,6 +3,7 @@
 Run as `python -m hdfs_fuse.daemon FD`, where FD is the channel to the supervisor (handover.py).
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -71,7 +72,10 @@ class Daemon:
         root_status = await self._root_status(root_path)
         store = await trio.to_thread.run_sync(self._open_store)
         handover.send(self._channel, handover.Connected())
-        message, fds = await trio.to_thread.run_sync(handover.receive, self._channel, 2)
+        try:
+            message, fds = await trio.to_thread.run_sync(handover.receive, self._channel, 2)
+        except EOFError as e:
+            raise MountError("the supervisor went away before it had mounted") from e
         if not isinstance(message, handover.Serve) or len(fds) != 2:
             raise MountError(f"the supervisor sent {message!r} with {len(fds)} descriptors")
         fuse_fd, session_fd = fds
@@ -92,7 +96,8 @@ class Daemon:
         cache.close()
         if store is not None:
             store.close()
-        os.unlink(message.stats_path)
+        with contextlib.suppress(FileNotFoundError):  # who unmounted may have been faster
+            os.unlink(message.stats_path)
 
     async def _root_status(self, path: str) -> FileStatus:
         """The root's attributes, through a client that gives up early: who mounts waits for the reason."""

@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 NEGATIVE_TTL_S = 5.0
 # Attributes seen in listings, for the stat that follows: about 25 MiB.
 _LISTED_MAX = 50_000
+# Names asked back for each one too many: more than one, since some are in use.
+_ASKED_BACK = 2
 # The NameNode is asked for its space at most this often; df and probes may ask all the time.
 _SPACE_TTL_S = 30.0
 _SPACE_PATIENCE_S = 1.0
@@ -100,10 +102,6 @@ class Filesystem:
             NotFoundError: there is none. NotDirectoryError, PermissionDeniedError: as the NameNode answers.
         """
         parent = self.inodes.get(parent_number)
-        if name == "..":
-            name, parent = parent.name, parent.parent or parent
-        if name in {".", ""}:
-            return parent
         now_s = trio.current_time()
         inode = self.inodes.find(parent, name)
         if inode is not None and now_s < inode.expires_s:
@@ -143,9 +141,8 @@ class Filesystem:
 
     def _trim(self) -> None:
         """Ask the kernel for the oldest names back when there are too many: it knows which of them it still needs."""
-        if len(self.inodes) > self._config.max_inodes and len(self.inodes) % 64 == 0:
-            victims = [inode for _, inode in zip(range(128), self.inodes.oldest(), strict=False)]
-            for inode in victims:
+        if len(self.inodes) > self._config.max_inodes:
+            for inode in self.inodes.rotate(_ASKED_BACK):
                 if inode.children == 0:
                     self._kernel.forget_entry(inode)
 

@@ -1,6 +1,6 @@
 """Node ids and what they stand for. Ids are never used twice; the kernel's lookup counts say how long one lives."""
 
-from collections.abc import Iterator
+import itertools
 from typing import NewType
 
 from hdfs_fuse.backend.base import FileStatus
@@ -128,6 +128,11 @@ class InodeTable:
             node = node.parent
         return "/".join([self._root_path, *reversed(names)]) or "/"
 
-    def oldest(self) -> Iterator[Inode]:
-        """Inodes in the order in which they were met, the root not among them. The table must not change meanwhile."""
-        return (inode for inode in self._by_number.values() if inode.parent is not None)
+    def rotate(self, count: int) -> list[Inode]:
+        """The `count` inodes that were met, or rotated, the longest time ago; they now count as the newest."""
+        numbers = list(itertools.islice(self._by_number, count))
+        inodes = []
+        for number in numbers:
+            inode = self._by_number[number] = self._by_number.pop(number)
+            inodes.append(inode)
+        return inodes

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import pyfuse3
+import trio
 
 from hdfs_fuse.backend.base import FileKind, FileStatus
 from hdfs_fuse.config import MountConfig
@@ -63,6 +64,8 @@ def guarded(latency: str | None = None) -> Callable[[Handler[P, R]], Handler[P, 
 
 class Operations(pyfuse3.Operations):
     """The handlers. One object a process, since pyfuse3 keeps one session a process."""
+
+    supports_dot_lookup = False  # only an NFS server would look '.' and '..' up
 
     def __init__(self, fs: Filesystem, config: MountConfig, metrics: Metrics, on_init: Callable[[], None]) -> None:
         """Serve `fs`; `on_init` is called while FUSE_INIT is being answered."""
@@ -203,6 +206,8 @@ class Operations(pyfuse3.Operations):
     def _attributes(self, inode: Inode) -> pyfuse3.EntryAttributes:
         attributes = self._fill(pyfuse3.EntryAttributes(), inode.status)
         attributes.st_ino = inode.number
+        # Not a full lifetime: what we have believed for a while the kernel may believe only for the rest.
+        attributes.entry_timeout = attributes.attr_timeout = max(inode.expires_s - trio.current_time(), 0.0)
         return attributes
 
     def _fill(self, attributes: pyfuse3.EntryAttributes, status: FileStatus) -> pyfuse3.EntryAttributes:
@@ -214,7 +219,6 @@ class Operations(pyfuse3.Operations):
         attributes.st_blocks = (status.length_bytes + 511) // 512
         attributes.st_mtime_ns = attributes.st_ctime_ns = mtime_ns
         attributes.st_atime_ns = status.atime_ms * 1_000_000 or mtime_ns
-        attributes.entry_timeout = attributes.attr_timeout = self._ttl_s
         return attributes
 
     @staticmethod

@@ -98,14 +98,19 @@ class StoredBlock:
 
     def is_intact(self) -> bool:
         """Whether nobody has written to or truncated the file since it was verified; unnamed ones are out of reach."""
+        if self._fd < 0:
+            return False
         if self._verified is None:
             return True
         st = os.fstat(self._fd)
         return st.st_mtime_ns == self._verified.st_mtime_ns and st.st_size == self._verified.st_size
 
     def copy(self, start: int, stop: int) -> bytes:
-        """Bytes [start, stop) of the block, copied; shorter when the file has been truncated."""
-        return os.pread(self._fd, stop - start, start)
+        """Bytes [start, stop) of the block, copied; fewer when they are lost."""
+        try:
+            return os.pread(self._fd, stop - start, start)
+        except OSError:
+            return b""  # a bad sector, or closed meanwhile: the next look at the file finds out
 
     def close(self) -> None:
         """Unpin, and drop the file if it has no name. Views that are still in use stay valid. Idempotent."""
