@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import signal
 import sys
 import threading
@@ -20,7 +21,7 @@ from hdfs_csi.identity import DEFAULT_NAME, Identity
 from hdfs_csi.locks import VolumeLocks
 from hdfs_csi.node import Node, NodeSettings, problem
 from hdfs_csi.provisioner import Provisioner
-from hdfs_csi.server import DEFAULT_THREADS, Server
+from hdfs_csi.server import DEFAULT_THREADS, FREE_THREADS, Server
 from hdfs_csi.staging import Staging
 
 log = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ def _shared_options(command: F) -> F:
         _option(
             "--threads",
             "HDFS_CSI_THREADS",
-            type=click.IntRange(2, 512),
+            type=click.IntRange(2 * FREE_THREADS, 512),
             default=DEFAULT_THREADS,
             help="Calls that are served at once.",
         ),
@@ -114,7 +115,7 @@ def controller(
     """
     with _ready_to_serve(log_level):
         filesystems = Filesystems(hadoop_conf_dir=hadoop_conf_dir, deadline_s=hdfs_deadline_seconds)
-        service = Controller(Provisioner(filesystems), VolumeLocks())
+        service = Controller(Provisioner(filesystems), VolumeLocks(threads - FREE_THREADS))
         serve(endpoint, [Identity(driver_name), service], threads)
 
 
@@ -136,9 +137,8 @@ def controller(
 @_option(
     "--cache-dir",
     "HDFS_CSI_CACHE_DIR",
-    type=click.Path(file_okay=False, resolve_path=True),
-    show_default="none: no cache on disk",
-    help="Where blocks are cached that all volumes of the node share.",
+    default="/var/cache/hdfs-fuse",
+    help="Where blocks are cached that all volumes of the node share; empty for no cache on disk.",
 )
 @_option(
     "--cache-size-bytes",
@@ -162,7 +162,7 @@ def node(
     log_level: str,
     node_id: str,
     runtime_dir: str,
-    cache_dir: str | None,
+    cache_dir: str,
     cache_size_bytes: int,
     cache_min_free_bytes: int,
 ) -> None:
@@ -175,17 +175,18 @@ def node(
     from hdfs_fuse.mounter import mounts  # noqa: PLC0415
     from hdfs_fuse.mounter.supervisor import Supervisor  # noqa: PLC0415
 
+    if cache_dir and not os.path.isabs(cache_dir):
+        raise click.BadParameter(f"given {cache_dir!r}, accepted is an absolute path", param_hint="--cache-dir")
     with _ready_to_serve(log_level):
         settings = NodeSettings(
             hadoop_conf_dir=hadoop_conf_dir,
-            cache=CacheConfig(
-                directory=cache_dir or "", size_bytes=cache_size_bytes, min_free_bytes=cache_min_free_bytes
-            ),
+            cache=CacheConfig(directory=cache_dir, size_bytes=cache_size_bytes, min_free_bytes=cache_min_free_bytes),
         )
         supervisor = Supervisor(runtime_dir)
         with contextlib.closing(supervisor):
             staging = Staging(supervisor, mounts, settings.complete)
-            serve(endpoint, [Identity(driver_name, problem), Node(node_id, staging, VolumeLocks())], threads)
+            service = Node(node_id, staging, VolumeLocks(threads - FREE_THREADS))
+            serve(endpoint, [Identity(driver_name, problem), service], threads)
 
 
 def serve(endpoint: str, services: Sequence[object], threads: int) -> None:

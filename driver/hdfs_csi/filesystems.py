@@ -11,7 +11,7 @@ from hdfs_fuse.backend import connect
 from hdfs_fuse.backend.base import Backend, FileStatus
 from hdfs_fuse.backend.deadline import call_with_deadline
 from hdfs_fuse.config import MountConfig
-from hdfs_fuse.errors import NotDirectoryError, NotFoundError
+from hdfs_fuse.errors import DeadlineError, NotDirectoryError, NotFoundError, UnavailableError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,8 +31,9 @@ class Client(Backend, Protocol):
 class Filesystem:
     """One filesystem. Absence is an answer here, not an error."""
 
-    def __init__(self, client: Client, deadline_s: float) -> None:
-        """Put `deadline_s` on every call to `client`."""
+    def __init__(self, name: str, client: Client, deadline_s: float) -> None:
+        """Put `deadline_s` on every call to `client`; `name` is for messages."""
+        self._name = name
         self._client = client
         self._deadline_s = deadline_s
 
@@ -81,7 +82,12 @@ class Filesystem:
             reader.close()
 
     def _call(self, fn: Callable[P, R], *args: P.args, **_: P.kwargs) -> R:
-        return call_with_deadline(fn, *args, deadline_s=self._deadline_s, on_timeout=self._client.discard_client)
+        try:
+            return call_with_deadline(fn, *args, deadline_s=self._deadline_s, on_timeout=self._client.discard_client)
+        except DeadlineError as e:
+            raise DeadlineError(f"{self._name}: no answer from HDFS within {self._deadline_s:g} s") from e
+        except UnavailableError as e:
+            raise UnavailableError(f"{self._name}: {e}") from e
 
 
 class Filesystems:
@@ -120,7 +126,7 @@ class Filesystems:
                 config = MountConfig(
                     uri=f"{filesystem}/", hadoop_conf_dir=self._hadoop_conf_dir, call_deadline_s=self._deadline_s
                 )
-                found = Filesystem(self._connect(config), self._deadline_s)
+                found = Filesystem(filesystem, self._connect(config), self._deadline_s)
             self._known[filesystem] = found
             if len(self._known) > MAX_FILESYSTEMS:
                 self._known.pop(next(iter(self._known))).close()

@@ -34,6 +34,9 @@ Method = Callable[[Message], Message]
 # once. Calls that find no free thread wait in gRPC's queue.
 DEFAULT_THREADS = 32
 
+# Of these, those that no volume may take: Probe must be answered while mounts hang, or the kubelet restarts the driver.
+FREE_THREADS = 4
+
 # sockaddr_un.sun_path in unix(7): 108 bytes with the final NUL.
 _MAX_SOCKET_PATH_BYTES = 107
 

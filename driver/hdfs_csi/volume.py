@@ -175,7 +175,8 @@ def volume_spec(volume_id: str, attributes: Mapping[str, str]) -> VolumeSpec:
         InvalidArgumentError: an id that is too long, a key or a value that is not acceptable.
     """
     check_id(volume_id)
-    size = sum(len(key.encode()) + len(value.encode()) for key, value in attributes.items())
+    own = own_keys(attributes)
+    size = sum(len(key.encode()) + len(value.encode()) for key, value in own.items())
     if size > MAX_MAP_BYTES:
         raise InvalidArgumentError(f"volume attributes: {size} bytes, CSI allows {MAX_MAP_BYTES}")
     values = read_attributes(attributes)
@@ -183,7 +184,7 @@ def volume_spec(volume_id: str, attributes: Mapping[str, str]) -> VolumeSpec:
     options = {BY_KEY[key].field: value for key, value in values.items()}
     options["uri"] = f"{location.filesystem}{location.path}"
     config = _mount_config(options | {"volume_id": volume_id})
-    return VolumeSpec(volume_id, own_keys(attributes), config)
+    return VolumeSpec(volume_id, own, config)
 
 
 def check_name(name: str) -> None:

@@ -21,6 +21,9 @@ SCHEMES = ("hdfs", "file")
 # The longest path that HDFS takes (dfs.namenode.fs-limits and FSConstants.MAX_PATH_LENGTH: 8000 characters).
 MAX_PATH_CHARACTERS = 8000
 
+# JSON has no more than 64 bits for a number, and no disk has more bytes.
+_MAX_BYTES = (1 << 60) - 1
+
 
 class CacheConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The block cache of the node.
@@ -90,13 +93,13 @@ class MountConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             block,
             "a power of two from 65536 to 67108864",
         )
-        _check(cache.size_bytes >= 0, "cache.size_bytes", cache.size_bytes, "bytes, 0 or more")
-        _check(cache.min_free_bytes >= 0, "cache.min_free_bytes", cache.min_free_bytes, "bytes, 0 or more")
+        for name, value in (("size_bytes", cache.size_bytes), ("min_free_bytes", cache.min_free_bytes)):
+            _check(0 <= value <= _MAX_BYTES, f"cache.{name}", value, "bytes, 0 or more, less than an exbibyte")
         _check(
-            not cache.directory or os.path.isabs(cache.directory),
+            not cache.directory or (os.path.isabs(cache.directory) and "\0" not in cache.directory),
             "cache.directory",
             cache.directory,
-            "an absolute path",
+            "an absolute path without NUL",
         )
         _check(0 <= self.umask <= 0o777, "umask", oct(self.umask), "an octal number from 0 to 777")
         for name in ("uid", "gid"):
@@ -109,10 +112,15 @@ class MountConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             "seconds from 0 to a year",
         )
         _check(self.max_inodes >= 1000, "max_inodes", self.max_inodes, "1000 or more")
-        _check(self.read_ahead_bytes >= 0, "read_ahead_bytes", self.read_ahead_bytes, "bytes, 0 or more")
+        _check(
+            0 <= self.read_ahead_bytes <= _MAX_BYTES,
+            "read_ahead_bytes",
+            self.read_ahead_bytes,
+            "bytes, 0 or more, less than an exbibyte",
+        )
         _check(1 <= self.streams <= 8, "streams", self.streams, "a number from 1 to 8")
         _check(1 <= self.workers <= 512, "workers", self.workers, "a number from 1 to 512")
-        _check(self.call_deadline_s > 0, "call_deadline_s", self.call_deadline_s, "seconds, above 0")
+        _check(0 < self.call_deadline_s <= 86400, "call_deadline_s", self.call_deadline_s, "seconds, above 0, to a day")
         _check(self.read_only, "read_only", self.read_only, "true")
 
     def to_json(self) -> bytes:
@@ -155,14 +163,14 @@ def split_uri(uri: str) -> Location:
     """Take a filesystem URI apart.
 
     Raises:
-        InvalidArgumentError: an unknown scheme, a malformed authority, a relative path, `..`, or a query.
+        InvalidArgumentError: an unknown scheme, a malformed authority, a relative path, `..`, NUL, or no UTF-8.
     """
+    accepted = "hdfs://host:port/path, hdfs://nameservice/path or file:///path"
     try:
         parts = urlsplit(uri)
-        _ = parts.port  # raises ValueError when it is no port number
+        port = parts.port  # raises ValueError when it is no port number
     except ValueError as e:
-        raise InvalidArgumentError(f"uri {uri!r}: {e}") from e
-    accepted = "hdfs://host:port/path, hdfs://nameservice/path or file:///path"
+        raise InvalidArgumentError(f"uri {uri!r}: {e}; accepted: {accepted}") from e
     if parts.scheme not in SCHEMES:
         raise InvalidArgumentError(f"uri {uri!r}: unknown filesystem scheme {parts.scheme!r}; accepted: {accepted}")
     # '?' and '#' are ordinary characters of an HDFS path, so only what stands before the path is URL syntax.
@@ -173,10 +181,14 @@ def split_uri(uri: str) -> Location:
     path = slash + path or "/"
     if authority and not re.fullmatch(r"[A-Za-z0-9._-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?", authority):
         raise InvalidArgumentError(f"uri {uri!r}: malformed host {authority!r}; accepted: {accepted}")
+    if port == 0:
+        raise InvalidArgumentError(f"uri {uri!r}: port 0; accepted: {accepted} with a port from 1 to 65535")
     if parts.scheme == "file" and authority not in ("", "localhost"):
         raise InvalidArgumentError(f"uri {uri!r}: file:// takes no host; accepted: file:///absolute/path")
     if ".." in path.split("/") or "\0" in path:
         raise InvalidArgumentError(f"uri {uri!r}: the path must not contain '..' or NUL")
+    if any("\ud800" <= character <= "\udfff" for character in path):
+        raise InvalidArgumentError(f"uri {uri!r}: the path is not UTF-8")  # nor would it go into JSON
     if len(path) > MAX_PATH_CHARACTERS:
         raise InvalidArgumentError(f"uri: the path has {len(path)} characters, HDFS takes {MAX_PATH_CHARACTERS}")
     # posixpath keeps two leading slashes, as POSIX allows; HDFS has no such thing.

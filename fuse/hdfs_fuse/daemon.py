@@ -23,17 +23,18 @@ from hdfs_fuse.cache.cache import BlockCache
 from hdfs_fuse.cache.store import BlockStore
 from hdfs_fuse.calls import Calls
 from hdfs_fuse.config import MountConfig
-from hdfs_fuse.errors import HdfsFuseError, MountError, NotDirectoryError, UnavailableError
+from hdfs_fuse.errors import DeadlineError, HdfsFuseError, MountError, NotDirectoryError, UnavailableError
 from hdfs_fuse.fs import Filesystem
 from hdfs_fuse.inodes import Inode, InodeTable
 from hdfs_fuse.metrics import Metrics
 from hdfs_fuse.ops import Operations
+from hdfs_fuse.workers import Workers
 
 logger = logging.getLogger(__name__)
 
 # Requests in progress at once. Each costs a task; the kernel's own queue (mounts.MAX_BACKGROUND) is shorter.
 _MAX_REQUESTS = 1000
-# While mounting, seconds: a supervisor waits 30 for both calls that are made then.
+# While mounting, seconds, for the two calls that are made then; a supervisor waits 30 for everything.
 _CONNECT_DEADLINE_S = 10.0
 # The GIL is handed over after at most this long, in seconds: the default of 5 ms lets a thread that hashes a block
 # keep the event loop from answering.
@@ -80,10 +81,12 @@ class Daemon:
             raise MountError(f"the supervisor sent {message!r} with {len(fds)} descriptors")
         fuse_fd, session_fd = fds
         async with trio.open_nursery() as nursery:
-            cache = BlockCache(store, nursery, config.workers)
+            cache = BlockCache(store, Workers(config.workers, "load"))
+            calls = Calls(Workers(config.workers, "call"), config.call_deadline_s, metrics, backend.discard_client)
+            nursery.start_soon(calls.watch)
             inodes = InodeTable(root_path, root_status)
             inodes.root.expires_s = trio.current_time() + config.metadata_ttl_s
-            self._fs = Filesystem(config, backend, cluster_id(config), inodes, cache, metrics, _KernelNotifier())
+            self._fs = Filesystem(config, backend, cluster_id(config), inodes, cache, calls, metrics, _KernelNotifier())
             operations = Operations(self._fs, config, metrics, partial(self._take_over, fuse_fd, session_fd))
             # The session begins on a socket that holds the recorded FUSE_INIT; see `_take_over`.
             pyfuse3.init(operations, f"/dev/fd/{session_fd}", {"fsname=hdfs"})
@@ -103,16 +106,19 @@ class Daemon:
         """The root's attributes, through a client that gives up early: who mounts waits for the reason."""
         deadline_s = min(self._config.call_deadline_s, _CONNECT_DEADLINE_S)
         backend = connect(msgspec.structs.replace(self._config, call_deadline_s=deadline_s))
-        calls = Calls(1, deadline_s, self._metrics, backend.discard_client)
-        try:
-            status = await calls.run(backend.status, path)
+
+        def ask() -> FileStatus:
+            status = backend.status(path)
             if status.kind is not FileKind.DIRECTORY:
                 raise NotDirectoryError(f"{self._config.uri}: a {status.kind.value}, and a mount needs a directory")
             # Attributes tell nothing about the right to enter: list it, as the first `ls` would.
-            await calls.run(next, backend.list(path), None)
-        finally:
+            next(backend.list(path), None)
             backend.close()
-        return status
+            return status
+
+        with trio.move_on_after(deadline_s):
+            return await trio.to_thread.run_sync(ask, abandon_on_cancel=True)
+        raise DeadlineError(f"{self._config.uri}: no answer from the filesystem within {deadline_s:g} s")
 
     def _open_store(self) -> BlockStore | None:
         cache = self._config.cache

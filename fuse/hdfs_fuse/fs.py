@@ -65,6 +65,7 @@ class Filesystem:
         cluster: str,
         inodes: InodeTable,
         cache: BlockCache,
+        calls: Calls,
         metrics: Metrics,
         kernel: Kernel,
     ) -> None:
@@ -76,6 +77,7 @@ class Filesystem:
             cluster: name of that filesystem, part of the cache's keys.
             inodes: holding the root of the mount.
             cache: the mount's blocks.
+            calls: for everything else that is asked of the backend.
             metrics: what is counted.
             kernel: whom to ask for names back.
         """
@@ -86,7 +88,7 @@ class Filesystem:
         self._cache = cache
         self._metrics = metrics
         self._kernel = kernel
-        self._calls = Calls(config.workers, config.call_deadline_s, metrics, backend.discard_client)
+        self._calls = calls
         self._files: HandleTable[FileHandle] = HandleTable()
         self._directories: HandleTable[DirectoryHandle] = HandleTable()
         self._listed: OrderedDict[tuple[int, str], tuple[FileStatus, float]] = OrderedDict()

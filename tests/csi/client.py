@@ -8,6 +8,8 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from hdfs_csi.pb import csi_pb2 as csi
 
+from tests.csi.waiting import wait_until
+
 _RPCS: dict[str, MethodDescriptor] = {
     method.input_type.full_name: method
     for service in csi.DESCRIPTOR.services_by_name.values()
@@ -49,6 +51,19 @@ class CsiClient:
         error = self.start(request, timeout_s).exception()
         assert isinstance(error, grpc.RpcError), f"{type(request).__name__} was not refused"
         return error.code(), error.details() or ""
+
+    def hold(self, request: Message) -> tuple["grpc.CallFuture[Any]", str]:
+        """Send `request`, which must hang, twice at once: one of the two is refused, whichever came second.
+
+        Returns:
+            The one that hangs, and the message of the refused one.
+        """
+        calls = [self.start(request) for _ in range(2)]
+        wait_until(lambda: any(call.done() for call in calls), "one of two calls for a volume is refused")
+        refused, running = sorted(calls, key=lambda call: not call.done())
+        assert refused.code() is grpc.StatusCode.ABORTED, refused.details()
+        assert not running.done(), running.details()
+        return running, refused.details() or ""
 
     def close(self) -> None:
         """Drop the connection."""

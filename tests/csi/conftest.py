@@ -1,25 +1,17 @@
 """Fixtures of the CSI tests: the driver's processes, and paths as a kubelet would make them."""
 
-import json
-import socket
 import tempfile
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import hdfs_native
 import pytest
 from hdfs_csi.pb import csi_pb2 as csi
-from hdfs_fuse.mounter.supervisor import stats_path
 
-from tests.csi.driver import DriverProcess, bounded
+from tests.csi.driver import DriverProcess
+from tests.csi.pods import Pod, mounts_below, remove_mount
+from tests.csi.volumes import CONTENT, put
 from tests.support.local_hdfs import LocalHdfs
-
-MOUNT = csi.VolumeCapability(
-    mount=csi.VolumeCapability.MountVolume(),
-    access_mode=csi.VolumeCapability.AccessMode(mode=csi.VolumeCapability.AccessMode.SINGLE_NODE_WRITER),
-)
 
 
 @pytest.fixture(scope="session")
@@ -38,17 +30,10 @@ def area(hdfs: LocalHdfs) -> Iterator[str]:
     hdfs.webhdfs("DELETE", path, "DELETE", recursive="true")
 
 
-def put(hdfs: LocalHdfs, path: str, data: bytes) -> None:
-    """Write a file that everybody may read; parents must exist, a file that is there is replaced."""
-    client = hdfs_native.Client(hdfs.uri)
-    with client.create(path, hdfs_native.WriteOptions(permission=0o644, overwrite=True, create_parent=False)) as file:
-        file.write(data)
-
-
-def read_file(hdfs: LocalHdfs, path: str) -> bytes:
-    """The whole content of a file."""
-    with hdfs_native.Client(hdfs.uri).read(path) as file:
-        return file.read()
+@pytest.fixture
+def base(hdfs: LocalHdfs, area: str) -> str:
+    """URI of a base path that is not there yet."""
+    return f"{hdfs.uri}{area}/volumes"
 
 
 @pytest.fixture(scope="session")
@@ -78,56 +63,6 @@ def node(hdfs: LocalHdfs, tmp_path: Path) -> Iterator[DriverProcess]:
             _clean_up(process, tmp_path)
 
 
-@dataclass(frozen=True)
-class Pod:
-    """Where a kubelet would stage a volume and publish it.
-
-    Attributes:
-        staging: exists, as CSI asks.
-        target: does not exist; its parent does.
-    """
-
-    staging: Path
-    target: Path
-
-    def stage(self, volume: csi.Volume) -> csi.NodeStageVolumeRequest:
-        return csi.NodeStageVolumeRequest(
-            volume_id=volume.volume_id,
-            staging_target_path=str(self.staging),
-            volume_capability=MOUNT,
-            volume_context=volume.volume_context,
-        )
-
-    def publish(self, volume: csi.Volume, *, readonly: bool = False) -> csi.NodePublishVolumeRequest:
-        return csi.NodePublishVolumeRequest(
-            volume_id=volume.volume_id,
-            staging_target_path=str(self.staging),
-            target_path=str(self.target),
-            volume_capability=MOUNT,
-            volume_context=volume.volume_context,
-            readonly=readonly,
-        )
-
-    def unpublish(self, volume: csi.Volume) -> csi.NodeUnpublishVolumeRequest:
-        return csi.NodeUnpublishVolumeRequest(volume_id=volume.volume_id, target_path=str(self.target))
-
-    def unstage(self, volume: csi.Volume) -> csi.NodeUnstageVolumeRequest:
-        return csi.NodeUnstageVolumeRequest(volume_id=volume.volume_id, staging_target_path=str(self.staging))
-
-
-@dataclass(frozen=True)
-class MountLine:
-    """A line of mountinfo.
-
-    Attributes:
-        point: where.
-        device: `major:minor`; of a FUSE mount the minor number names its connection.
-    """
-
-    point: str
-    device: str
-
-
 @pytest.fixture
 def pod(tmp_path: Path) -> Pod:
     """Paths of one volume on a node."""
@@ -138,31 +73,11 @@ def pod(tmp_path: Path) -> Pod:
     return Pod(staging, target / "mount")
 
 
-def mounts_below(directory: Path) -> list["MountLine"]:
-    """What is mounted below `directory`, the last mounted first; nothing of it is touched."""
-    lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    mounts = [MountLine(fields[4], fields[2]) for line in reversed(lines) if (fields := line.split())]
-    return [mount for mount in mounts if mount.point.startswith(f"{directory}/")]
-
-
-def daemon_pid(directory: Path, pod: Pod) -> int:
-    """The process that serves the volume staged for `pod`, from the statistics that it offers."""
-    (device,) = {
-        mount.device for mount in mounts_below(directory) if mount.point.startswith(str(pod.staging.resolve()))
-    }
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(10)
-        connection.connect(stats_path(str(directory / "run"), device))
-        with connection.makefile("rb") as answer:
-            return int(json.load(answer)["pid"])
-
-
-def remove_mount(mount: "MountLine") -> None:
-    """Unmount, dead or hung as it may be: its connection first, so that nobody waits for it for ever."""
-    abort = Path(f"/sys/fs/fuse/connections/{mount.device.partition(':')[2]}/abort")
-    if abort.exists():
-        abort.write_text("1", encoding="ascii")
-    bounded("umount", "-l", mount.point)
+@pytest.fixture
+def volume(hdfs: LocalHdfs, area: str) -> csi.Volume:
+    """A static volume: an existing path with one file in it, in small blocks."""
+    put(hdfs, f"{area}/data.bin", CONTENT)
+    return csi.Volume(volume_id="my-data", volume_context={"uri": f"{hdfs.uri}{area}", "blockSizeBytes": "64Ki"})
 
 
 def _clean_up(process: DriverProcess, directory: Path) -> None:

@@ -3,14 +3,14 @@
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
 from hdfs_csi.pb import csi_pb2 as csi
 
 from tests.csi.client import CsiClient
+from tests.csi.waiting import wait_until
 from tests.support.processes import Daemon
 
 # Importing everything takes 0.5 s on an idle core; a busy machine may need many times that.
@@ -69,23 +69,6 @@ class DriverProcess:
 def hdfs_csi() -> str:
     """The installed command."""
     return str(Path(sys.executable).with_name("hdfs-csi"))
-
-
-def wait_until(
-    condition: Callable[[], bool], what: str, timeout_s: float = 30.0, explain: Callable[[], str] = str
-) -> None:
-    """Ask `condition` again and again until it holds.
-
-    Args:
-        condition: what to wait for.
-        what: its name in the failure.
-        timeout_s: for how long.
-        explain: more for the failure.
-    """
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what}\n{explain()}"
-        time.sleep(0.02)
 
 
 def bounded(

@@ -1,57 +1,15 @@
 """`hdfs-csi controller` on its socket, against a real HDFS: the life of volumes, and each error's exact code."""
 
-import contextlib
 import json
-import os
-import stat
-import tempfile
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from grpc import StatusCode
 from hdfs_csi.pb import csi_pb2 as csi
 
-from tests.csi.conftest import MOUNT, put, read_file
-from tests.csi.driver import DriverProcess, bounded, hdfs_csi
-from tests.support.local_hdfs import LocalHdfs, LocalHdfsError
-
-Mode = csi.VolumeCapability.AccessMode
-GIB = 1 << 30
-
-
-def create(name: str, uri: str, **details: Any) -> csi.CreateVolumeRequest:
-    parameters = {"uri": uri, **details.pop("parameters", {})}
-    return csi.CreateVolumeRequest(name=name, **{"volume_capabilities": [MOUNT], **details}, parameters=parameters)
-
-
-def capacity(required: int = 0, limit: int = 0) -> csi.CapacityRange:
-    return csi.CapacityRange(required_bytes=required, limit_bytes=limit)
-
-
-def capability(mode: Mode.Mode, **mount: Any) -> csi.VolumeCapability:
-    return csi.VolumeCapability(mount=csi.VolumeCapability.MountVolume(**mount), access_mode=Mode(mode=mode))
-
-
-def status(hdfs: LocalHdfs, path: str) -> dict[str, Any] | None:
-    try:
-        return dict(hdfs.webhdfs("GET", path, "GETFILESTATUS")["FileStatus"])
-    except LocalHdfsError as e:
-        if "FileNotFoundException" in str(e):
-            return None
-        raise
-
-
-def names(hdfs: LocalHdfs, path: str) -> set[str]:
-    return {entry["pathSuffix"] for entry in hdfs.webhdfs("GET", path, "LISTSTATUS")["FileStatuses"]["FileStatus"]}
-
-
-@pytest.fixture
-def base(hdfs: LocalHdfs, area: str) -> str:
-    """URI of a base path that is not there yet."""
-    return f"{hdfs.uri}{area}/volumes"
-
+from tests.csi.driver import DriverProcess
+from tests.csi.volumes import GIB, MOUNT, Mode, capability, capacity, create, names, put, read_file, status
+from tests.support.local_hdfs import LocalHdfs
 
 # ---- the life of a volume
 
@@ -253,5 +211,3 @@ def test_capabilities_of_a_static_volume(controller: DriverProcess, hdfs: LocalH
         (validate(f"{hdfs.uri}{area}#gone", MOUNT), StatusCode.NOT_FOUND),
     ):
         assert controller.client.refused(request)[0] is code
-
-

@@ -1,24 +1,18 @@
 """`hdfs-csi controller` as a process: identities, servers that do not answer, its socket, its end."""
 
 import contextlib
-import json
 import os
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import pytest
 from grpc import StatusCode
 from hdfs_csi.pb import csi_pb2 as csi
 
-from tests.csi.conftest import MOUNT, put, read_file
 from tests.csi.driver import DriverProcess, bounded, hdfs_csi
-from tests.support.local_hdfs import LocalHdfs, LocalHdfsError
-
 from tests.csi.volumes import create, names, status
-
+from tests.support.local_hdfs import LocalHdfs
 
 # ---- identities and servers
 
@@ -66,6 +60,7 @@ def test_a_namenode_that_does_not_answer_is_unavailable_in_time() -> None:
                 for request in (create("pvc-2", base), csi.DeleteVolumeRequest(volume_id=volume.volume_id)):
                     code, message = controller.client.refused(request, timeout_s=15)
                     assert code is StatusCode.UNAVAILABLE, message
+                    assert hdfs.uri.removeprefix("hdfs://") in message
                 # Identity asks nothing of HDFS: a restart would not mend it.
                 assert controller.client.call(csi.ProbeRequest(), timeout_s=5).ready.value
             finally:
@@ -79,18 +74,13 @@ def test_one_operation_a_volume_at_a_time(base: str) -> None:
         uri = f"{hdfs.uri}/volumes"
         hdfs.pause_namenode()
         try:
-            first = controller.client.start(create("pvc-1", uri))
-            # The first one holds the volume for as long as the NameNode hangs, so one of the next finds it held.
-            code = StatusCode.OK
-            while code is not StatusCode.ABORTED:
-                assert not first.done(), controller.log()
-                code, message = controller.client.refused(create("pvc-1", uri), timeout_s=30)
+            running, message = controller.client.hold(create("pvc-1", uri))
             assert "pvc-1" in message
             code, _ = controller.client.refused(csi.DeleteVolumeRequest(volume_id=f"{uri}#pvc-1"))
             assert code is StatusCode.ABORTED
         finally:
             hdfs.resume_namenode()
-        assert first.result().volume.volume_id == f"{uri}#pvc-1"
+        assert running.result().volume.volume_id == f"{uri}#pvc-1"
         controller.client.call(csi.DeleteVolumeRequest(volume_id=f"{uri}#pvc-1"))
 
 
@@ -123,9 +113,7 @@ def test_sigterm_lets_running_calls_end() -> None:
         uri = f"{hdfs.uri}/volumes"
         hdfs.pause_namenode()
         try:
-            running = controller.client.start(create("pvc-1", uri))
-            while controller.client.refused(create("pvc-1", uri))[0] is not StatusCode.ABORTED:
-                assert not running.done(), controller.log()
+            running, _ = controller.client.hold(create("pvc-1", uri))
             controller.daemon.terminate_nowait()
         finally:
             hdfs.resume_namenode()

@@ -1,24 +1,14 @@
 """`hdfs-csi controller` on its socket: bad requests and their exact codes."""
 
-import contextlib
-import json
-import os
-import stat
-import tempfile
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 from grpc import StatusCode
 from hdfs_csi.pb import csi_pb2 as csi
 
-from tests.csi.conftest import MOUNT, put, read_file
-from tests.csi.driver import DriverProcess, bounded, hdfs_csi
-from tests.support.local_hdfs import LocalHdfs, LocalHdfsError
-
-from tests.csi.volumes import Mode, capability, capacity, create, names
-
+from tests.csi.driver import DriverProcess
+from tests.csi.volumes import MOUNT, Mode, capability, capacity, create, names, put
+from tests.support.local_hdfs import LocalHdfs
 
 # ---- what is refused
 
@@ -134,5 +124,3 @@ def test_delete_needs_an_id(controller: DriverProcess) -> None:
 def test_rpcs_that_are_not_advertised_are_unimplemented(controller: DriverProcess) -> None:
     for request in (csi.ControllerPublishVolumeRequest(), csi.ListVolumesRequest(), csi.NodeStageVolumeRequest()):
         assert controller.client.refused(request)[0] is StatusCode.UNIMPLEMENTED
-
-

@@ -3,6 +3,8 @@
 import hashlib
 import logging
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +16,7 @@ from hdfs_fuse.backend import ResilientBackend, ResilientReader, call_with_deadl
 from hdfs_fuse.config import MountConfig
 from hdfs_native import Client, WriteOptions
 
+from tests.support.libhdfs import libhdfs_environment
 from tests.support.local_hdfs import LocalHdfs
 
 MIB = 1 << 20
@@ -291,6 +294,28 @@ def test_a_namenode_that_is_not_there(uri: str, message: str) -> None:
     assert time.monotonic() - started < 10
     with pytest.raises(errors.UnavailableError, match="WebHDFS at http://"):
         backend.space("/")
+
+
+def test_arrow_does_not_take_a_dead_namenode_for_an_absent_file(hdfs: LocalHdfs) -> None:
+    script = (
+        "from hdfs_fuse.backend import connect\n"
+        "from hdfs_fuse.config import MountConfig\n"
+        "backend = connect(MountConfig(uri='hdfs://127.0.0.1:1/', backend='pyarrow', call_deadline_s=2))\n"
+        "for call in (lambda: backend.status('/x'), lambda: list(backend.list('/x')), lambda: backend.open('/x')):\n"
+        "    try:\n"
+        "        call()\n"
+        "    except Exception as e:\n"
+        "        print(type(e).__name__)\n"
+    )
+    # A process of its own, since a JVM can't be taken out of one again.
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, **libhdfs_environment(hdfs)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["UnavailableError"] * 3
 
 
 def test_a_port_that_speaks_something_else(hdfs: LocalHdfs) -> None:

@@ -161,7 +161,10 @@ def test_a_uid_without_a_name_is_who_the_client_says() -> None:
 
 def test_the_environment_of_a_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = dict(os.environ)
+    monkeypatch.setenv("TOKIO_WORKER_THREADS", "3")  # the user's own choice stands
     assert client_environment(MountConfig(uri="hdfs://h:1/")) == {"RUST_BACKTRACE": "0"}
+    monkeypatch.delenv("TOKIO_WORKER_THREADS")
+    assert 1 <= int(client_environment(MountConfig(uri="hdfs://h:1/"))["TOKIO_WORKER_THREADS"]) <= 8
     config = MountConfig(uri="hdfs://h:1/", user="alice", hadoop_conf_dir=str(tmp_path), backend="pyarrow")
     monkeypatch.setenv("CLASSPATH", f"/jars/a.jar:{tmp_path}")
     found = client_environment(config)

@@ -18,7 +18,7 @@ from hdfs_csi.identity import Identity
 from hdfs_csi.locks import VolumeLocks
 from hdfs_csi.pb import csi_pb2 as csi
 from hdfs_csi.server import Server, remove_stale_socket, snake_case, socket_path
-from hdfs_fuse.errors import BusyError, HdfsFuseError, InvalidArgumentError, NotFoundError
+from hdfs_fuse.errors import BusyError, HdfsFuseError, InvalidArgumentError, NotFoundError, UnavailableError
 
 from tests.csi.client import CsiClient
 
@@ -232,9 +232,11 @@ def test_tokens_of_service_accounts_are_stripped() -> None:
 
 
 def test_locks_refuse_and_forget() -> None:
-    locks = VolumeLocks()
+    locks = VolumeLocks(2)
     with locks.hold("a"), locks.hold("b"):
         with pytest.raises(errors.VolumeBusyError, match="'a'"), locks.hold("a"):
+            pass
+        with pytest.raises(UnavailableError, match="2 operations are running already"), locks.hold("c"):
             pass
         # The refused one has not released it.
         with pytest.raises(errors.VolumeBusyError), locks.hold("a"):

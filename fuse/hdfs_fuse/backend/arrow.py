@@ -76,11 +76,15 @@ class _ArrowBackend:
 
     def open(self, path: str) -> "ArrowReader":
         """See base.Backend."""
-        # libhdfs takes a directory for a missing file and prints a Java stack trace for both.
-        if self.status(path).kind is FileKind.DIRECTORY:
-            raise errors.IsDirectoryError(f"{path}: is a directory")
-        with _Translated(path):
-            return ArrowReader(path, self._fs.open_input_file(path), has_cursor=self._has_cursor)
+        try:
+            with _Translated(path):
+                return ArrowReader(path, self._fs.open_input_file(path), has_cursor=self._has_cursor)
+        except errors.HdfsFuseError as e:
+            # libhdfs takes a directory for a missing file, and a path below a file for a forbidden one. Asked only
+            # now: a look-up of Arrow's costs two calls to the NameNode.
+            if self.status(path).kind is FileKind.DIRECTORY:
+                raise errors.IsDirectoryError(f"{path}: is a directory") from e
+            raise
 
     def _check_absent(self, path: str) -> None:
         """Make sure that `path` is not there after Arrow said so; raises what the matter is otherwise."""

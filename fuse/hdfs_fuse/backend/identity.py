@@ -24,7 +24,8 @@ def client_environment(config: MountConfig) -> dict[str, str]:
 
     Returns:
         HADOOP_USER_NAME when the mount names a user; HADOOP_CONF_DIR when it names a folder; for pyarrow also
-        CLASSPATH with that folder in front, since the Java client looks for its configuration there.
+        CLASSPATH with that folder in front, since the Java client looks for its configuration there. Besides, what
+        the native client's runtime is to be told.
     """
     environment = {
         # A panic of the native client (an expired block token) is caught and reported by us; its backtrace is noise.

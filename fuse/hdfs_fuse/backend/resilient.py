@@ -315,6 +315,7 @@ class ResilientReader:
                 for chunk in chunks:
                     at += len(chunk)
                     if at > stop:
+                        # Not a class that is repeated: an adapter that sends wrong bytes must not be trusted again.
                         raise errors.HdfsFuseError(f"{self._path}: a stream went beyond {stop}")
                     yield chunk
             except _TRANSIENT_READ as e:

@@ -1,19 +1,18 @@
 """The block cache as the event loop sees it: which blocks are in reach, and the loads that bring others.
 
 It knows keys and a `load` function, never a filesystem. One load per block however many wait; loads belong to the
-cache's nursery, so a reader that goes away harms nobody.
+cache, so a reader that goes away harms nobody.
 """
 
-import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-
-import trio
+from functools import partial
 
 from hdfs_fuse.cache.blocks import CachedBlock, MemoryBlock, MemoryBudget
 from hdfs_fuse.cache.fill import Fill, Load, SmallFill
 from hdfs_fuse.cache.keys import BlockKey, BlockKeys
 from hdfs_fuse.cache.store import BlockStore
+from hdfs_fuse.workers import Workers
 
 # Maps are bounded by vm.max_map_count (65,530), and each keeps two descriptors: of 1,024 that a process may have.
 MAX_MAPPED_BLOCKS = 256
@@ -24,19 +23,17 @@ MEMORY_BYTES = 64 << 20
 class BlockCache:
     """Blocks in reach of this mount. All methods belong to the event loop."""
 
-    def __init__(self, store: BlockStore | None, nursery: trio.Nursery, threads: int) -> None:
+    def __init__(self, store: BlockStore | None, workers: Workers) -> None:
         """Use `store`, or only memory without one.
 
         Args:
             store: the node's cache directory.
-            nursery: owner of the loads; cancelling it ends them.
-            threads: how many loads may run at once.
+            workers: threads for the loads.
         """
         self.store = store
         self.budget = MemoryBudget(MEMORY_BYTES)
-        self._nursery = nursery
-        self._limiter = trio.CapacityLimiter(threads)
-        self._token = trio.lowlevel.current_trio_token()
+        self._workers = workers
+        self._fills: set[Fill] = set()
         self._blocks: OrderedDict[str, CachedBlock] = OrderedDict()
 
     def get(self, keys: BlockKeys, index: int) -> CachedBlock | None:
@@ -67,9 +64,10 @@ class BlockCache:
             for block in blocks:
                 self._blocks[block.key.name] = block
             start = (first + run_first) * keys.block_size_bytes
-            fill = Fill(blocks, start, load, self.store, self.budget, self._notify)
-            self._nursery.start_soon(self._run, fill)
+            fill = Fill(blocks, start, load, self.store, self.budget, self._workers.notify)
+            self._workers.submit(partial(self._run, fill))
             fills.append(fill)
+        self._fills.update(fills)
         self._trim()
         return fills
 
@@ -89,27 +87,25 @@ class BlockCache:
         block = self._blocks.get(key.name)
         if block is None or block.is_failed:
             block = self._blocks[key.name] = CachedBlock(key)
-            fill = SmallFill(block, read, check, self.store, self._notify)
-            self._nursery.start_soon(self._run_small, fill)
+            fill = SmallFill(block, read, check, self.store, self._workers.notify)
+            self._workers.submit(partial(self._run_small, fill))
         return block
 
-    async def _run_small(self, fill: SmallFill) -> None:
-        await trio.to_thread.run_sync(fill.run, limiter=self._limiter, abandon_on_cancel=True)
+    def _run_small(self, fill: SmallFill) -> None:
+        fill.run()
         # Stored by now, or not worth the memory: those who asked have it.
-        self._forget(fill.block)
+        self._workers.notify(self._forget, fill.block)
 
-    async def _run(self, fill: Fill) -> None:
-        # Abandoned on cancel: when the mount ends, nobody waits for a thread that hangs in a read.
-        await trio.to_thread.run_sync(fill.run, limiter=self._limiter, abandon_on_cancel=True)
+    def _run(self, fill: Fill) -> None:
+        fill.run()
+        self._workers.notify(self._end, fill)
+
+    def _end(self, fill: Fill) -> None:
+        self._fills.discard(fill)
         for block in fill.blocks:
             if not block.is_complete:
                 self._forget(block)
         fill.finished()
-
-    def _notify(self, function: Callable[..., object], *args: object) -> None:
-        """Run `function` on the loop, from a thread."""
-        with contextlib.suppress(trio.RunFinishedError):  # the mount has ended before this thread
-            self._token.run_sync_soon(function, *args)
 
     def drop(self, block: CachedBlock) -> None:
         """Take a block out of reach; those who hold a view keep it."""
@@ -139,7 +135,9 @@ class BlockCache:
                 self.drop(block)
 
     def close(self) -> None:
-        """Let all blocks go. Loads end with the nursery."""
+        """Let all blocks go, and have the loads end at their next chunk."""
+        for fill in self._fills:
+            fill.cancel()
         for block in list(self._blocks.values()):
             self.drop(block)
 

@@ -37,6 +37,7 @@ class UsageFile:
                 os.ftruncate(self._fd, 0)
                 os.ftruncate(self._fd, _SIZE)
                 os.pwrite(self._fd, _HEADER.pack(_MAGIC, 0, 0.0, 0.0), 0)
+        self.settle()
 
     def close(self) -> None:
         """Close the file; the counters stay."""
@@ -85,6 +86,11 @@ class UsageFile:
         """Say what a shard really holds, as its listing has just shown."""
         with self._locked():
             self._change(shard, size_bytes - self._cell(shard))
+
+    def settle(self) -> None:
+        """Make the total the sum of the shards again: damage, or a kill between two writes, may have parted them."""
+        with self._locked():
+            self._write_header(sum(self._cells()), *self._header()[1:])
 
     def _cell(self, shard: int) -> int:
         raw = os.pread(self._fd, _CELL.size, _HEADER.size + shard * _CELL.size)

@@ -1,0 +1,95 @@
+"""Paths as a kubelet would make them, the requests that it would send, and what is mounted there."""
+
+import json
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from hdfs_csi.pb import csi_pb2 as csi
+from hdfs_fuse.mounter.supervisor import stats_path
+
+from tests.csi.driver import bounded
+from tests.csi.volumes import MOUNT
+
+
+@dataclass(frozen=True)
+class Pod:
+    """Where a kubelet would stage a volume and publish it.
+
+    Attributes:
+        staging: exists, as CSI asks.
+        target: does not exist; its parent does.
+    """
+
+    staging: Path
+    target: Path
+
+    def stage(self, volume: csi.Volume) -> csi.NodeStageVolumeRequest:
+        return csi.NodeStageVolumeRequest(
+            volume_id=volume.volume_id,
+            staging_target_path=str(self.staging),
+            volume_capability=MOUNT,
+            volume_context=volume.volume_context,
+        )
+
+    def publish(self, volume: csi.Volume, *, readonly: bool = False) -> csi.NodePublishVolumeRequest:
+        return csi.NodePublishVolumeRequest(
+            volume_id=volume.volume_id,
+            staging_target_path=str(self.staging),
+            target_path=str(self.target),
+            volume_capability=MOUNT,
+            volume_context=volume.volume_context,
+            readonly=readonly,
+        )
+
+    def unpublish(self, volume: csi.Volume) -> csi.NodeUnpublishVolumeRequest:
+        return csi.NodeUnpublishVolumeRequest(volume_id=volume.volume_id, target_path=str(self.target))
+
+    def unstage(self, volume: csi.Volume) -> csi.NodeUnstageVolumeRequest:
+        return csi.NodeUnstageVolumeRequest(volume_id=volume.volume_id, staging_target_path=str(self.staging))
+
+
+@dataclass(frozen=True)
+class MountLine:
+    """A line of mountinfo.
+
+    Attributes:
+        point: where.
+        device: `major:minor`; of a FUSE mount the minor number names its connection.
+    """
+
+    point: str
+    device: str
+
+
+def mounts_below(directory: Path) -> list["MountLine"]:
+    """What is mounted below `directory`, the last mounted first; nothing of it is touched."""
+    lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    mounts = [MountLine(fields[4], fields[2]) for line in reversed(lines) if (fields := line.split())]
+    return [mount for mount in mounts if mount.point.startswith(f"{directory}/")]
+
+
+def daemon_pid(directory: Path, pod: Pod) -> int:
+    """The process that serves the volume staged for `pod`, from the statistics that it offers."""
+    (device,) = {
+        mount.device for mount in mounts_below(directory) if mount.point.startswith(str(pod.staging.resolve()))
+    }
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(10)
+        connection.connect(stats_path(str(directory / "run"), device))
+        with connection.makefile("rb") as answer:
+            return int(json.load(answer)["pid"])
+
+
+def remove_mount(mount: "MountLine") -> None:
+    """Unmount, dead or hung as it may be: its connection first, so that nobody waits for it for ever."""
+    abort = Path(f"/sys/fs/fuse/connections/{mount.device.partition(':')[2]}/abort")
+    if abort.exists():
+        abort.write_text("1", encoding="ascii")
+    bounded("umount", "-l", mount.point)
+
+
+def read(path: Path, uid: int | None = None) -> bytes:
+    done = bounded("cat", path.name, directory=path.parent, uid=uid)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout

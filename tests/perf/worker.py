@@ -1,0 +1,302 @@
+"""A client of the benchmark, a process of its own: does the jobs that come on stdin, answers on stdout.
+
+All clients do the same jobs in the same loops, whether through a mount, a local directory, or an HDFS client
+library; what differs is how bytes are had. Threads share Python's lock, for all of them alike.
+"""
+
+import hashlib
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+import msgspec
+
+from tests.perf import jobs
+
+_MIB = 1 << 20
+# As large as the reads of cp and cat on today's systems, and what pyarrow streams fastest with.
+_READ_BYTES = _MIB
+
+
+class Access(Protocol):
+    """A way to the bytes of files."""
+
+    def stream(self, path: str) -> Iterator[int]:
+        """Read a file from beginning to end; yields how many bytes each step brought."""
+        ...
+
+    def hash(self, path: str) -> str:
+        """The SHA-256 of a file."""
+        ...
+
+    def read_small(self, path: str) -> int:
+        """Open, read whole and close a small file; how many bytes came."""
+        ...
+
+    def positioned(self, path: str) -> Callable[[int, int], int]:
+        """Open a file; gives read(offset, size), which says how many bytes came."""
+        ...
+
+    def first_bytes(self, path: str, size_bytes: int) -> int:
+        """Open a file, read its beginning and close it; how many bytes came."""
+        ...
+
+    def list(self, path: str) -> int:
+        """List a directory with attributes; how many entries it has."""
+        ...
+
+    def drop(self, path: str) -> None:
+        """Give back the kernel's pages of a file."""
+        ...
+
+
+class FilesAccess:
+    """Files of a mounted or local filesystem, by plain system calls."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._local = threading.local()
+
+    def _buffer(self) -> memoryview:
+        # One for each thread and used again, so that its pages are there: fresh memory is expensive on some machines.
+        if not hasattr(self._local, "buffer"):
+            self._local.buffer = memoryview(bytearray(_READ_BYTES))
+        return self._local.buffer  # type: ignore[no-any-return]
+
+    def _open(self, path: str) -> int:
+        return os.open(f"{self._root}/{path}", os.O_RDONLY | os.O_CLOEXEC)
+
+    def stream(self, path: str) -> Iterator[int]:
+        """See Access."""
+        buffer = [self._buffer()]
+        descriptor = self._open(path)
+        try:
+            while count := os.readv(descriptor, buffer):
+                yield count
+        finally:
+            os.close(descriptor)
+
+    def hash(self, path: str) -> str:
+        """See Access."""
+        with open(f"{self._root}/{path}", "rb", buffering=0) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def read_small(self, path: str) -> int:
+        """See Access."""
+        size = 0
+        descriptor = self._open(path)
+        try:
+            while count := len(os.read(descriptor, 64 << 10)):
+                size += count
+        finally:
+            os.close(descriptor)
+        return size
+
+    def positioned(self, path: str) -> Callable[[int, int], int]:
+        """See Access; the descriptor is freed with the process or at the next call."""
+        file = open(f"{self._root}/{path}", "rb", buffering=0)  # noqa: SIM115
+        return lambda offset, size: len(os.pread(file.fileno(), size, offset))
+
+    def first_bytes(self, path: str, size_bytes: int) -> int:
+        """See Access."""
+        descriptor = self._open(path)
+        try:
+            return len(os.read(descriptor, size_bytes))
+        finally:
+            os.close(descriptor)
+
+    def list(self, path: str) -> int:
+        """See Access."""
+        with os.scandir(f"{self._root}/{path}") as entries:
+            return sum(1 for entry in entries if entry.stat(follow_symlinks=False))
+
+    def drop(self, path: str) -> None:
+        """See Access."""
+        descriptor = self._open(path)
+        try:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
+
+
+class NativeAccess:
+    """hdfs-native: its fastest way for each job."""
+
+    def __init__(self, root: str) -> None:
+        import hdfs_native  # noqa: PLC0415 - other clients must not pay for it
+
+        scheme, _, rest = root.partition("://")
+        authority, _, path = rest.partition("/")
+        self._client = hdfs_native.Client(f"{scheme}://{authority}")
+        self._root = f"/{path}"
+
+    def stream(self, path: str) -> Iterator[int]:
+        """See Access."""
+        return map(len, self._chunks(path))
+
+    def _chunks(self, path: str) -> Iterator[bytes]:
+        reader = self._client.read(f"{self._root}/{path}")
+        return reader.read_range_stream(0, len(reader))
+
+    def hash(self, path: str) -> str:
+        """See Access."""
+        digest = hashlib.sha256()
+        for chunk in self._chunks(path):
+            digest.update(chunk)
+        return digest.hexdigest()
+
+    def read_small(self, path: str) -> int:
+        """See Access."""
+        reader = self._client.read(f"{self._root}/{path}")
+        return len(reader.read_range(0, len(reader)))
+
+    def positioned(self, path: str) -> Callable[[int, int], int]:
+        """See Access."""
+        reader = self._client.read(f"{self._root}/{path}")
+        return lambda offset, size: len(reader.read_range(offset, size))
+
+    def first_bytes(self, path: str, size_bytes: int) -> int:
+        """See Access."""
+        reader = self._client.read(f"{self._root}/{path}")
+        return len(reader.read_range(0, min(size_bytes, len(reader))))
+
+    def list(self, path: str) -> int:
+        """See Access."""
+        return sum(1 for _ in self._client.list_status(f"{self._root}/{path}"))
+
+    def drop(self, path: str) -> None:
+        """See Access; this client keeps nothing."""
+
+
+class ArrowAccess:
+    """pyarrow's HadoopFileSystem: a JVM in this process."""
+
+    def __init__(self, root: str) -> None:
+        from pyarrow import fs  # noqa: PLC0415 - other clients must not pay for it
+
+        authority, _, path = root.partition("://")[2].partition("/")
+        host, _, port = authority.partition(":")
+        self._selector = fs.FileSelector
+        self._fs: Any = fs.HadoopFileSystem(host, int(port))
+        self._root = f"/{path}"
+
+    def stream(self, path: str) -> Iterator[int]:
+        """See Access."""
+        buffer = bytearray(_READ_BYTES)
+        with self._fs.open_input_stream(f"{self._root}/{path}", buffer_size=0) as file:
+            while count := file.readinto(buffer):
+                yield count
+
+    def hash(self, path: str) -> str:
+        """See Access."""
+        digest = hashlib.sha256()
+        with self._fs.open_input_stream(f"{self._root}/{path}", buffer_size=0) as file:
+            while chunk := file.read(_READ_BYTES):
+                digest.update(chunk)
+        return digest.hexdigest()
+
+    def read_small(self, path: str) -> int:
+        """See Access."""
+        with self._fs.open_input_stream(f"{self._root}/{path}", buffer_size=0) as file:
+            return len(file.read(64 << 10))
+
+    def positioned(self, path: str) -> Callable[[int, int], int]:
+        """See Access."""
+        file = self._fs.open_input_file(f"{self._root}/{path}")
+        return lambda offset, size: len(file.read_at(size, offset))
+
+    def first_bytes(self, path: str, size_bytes: int) -> int:
+        """See Access."""
+        with self._fs.open_input_stream(f"{self._root}/{path}", buffer_size=0) as file:
+            return len(file.read(size_bytes))
+
+    def list(self, path: str) -> int:
+        """See Access."""
+        return len(self._fs.get_file_info(self._selector(f"{self._root}/{path}")))
+
+    def drop(self, path: str) -> None:
+        """See Access; this client keeps nothing."""
+
+
+ACCESS: dict[str, Callable[[str], Access]] = {"files": FilesAccess, "native": NativeAccess, "arrow": ArrowAccess}
+
+
+def do(access: Access, job: jobs.AnyJob) -> jobs.Answer:
+    """Do one job and time it."""
+    count = size_bytes = 0
+    each_s: list[float] = []
+    digests: dict[str, str] = {}
+    cpu_s, started = time.process_time(), time.perf_counter()
+    match job:
+        case jobs.Sequential(paths, drop):
+            for path in paths:
+                size_bytes += sum(access.stream(path))
+                if drop:
+                    access.drop(path)
+            count = len(paths)
+        case jobs.Random(path, offsets, size):
+            read = access.positioned(path)
+            size_bytes = sum(read(offset, size) for offset in offsets)
+            count = len(offsets)
+        case jobs.Small(paths, threads):
+            size_bytes = _in_threads(access.read_small, paths, threads)
+            count = len(paths)
+        case jobs.FirstBytes(paths, size):
+            for path in paths:
+                begun = time.perf_counter()
+                size_bytes += access.first_bytes(path, size)
+                each_s.append(time.perf_counter() - begun)
+            count = len(paths)
+        case jobs.Listing(path):
+            count = access.list(path)
+        case jobs.Drop(paths):
+            for path in paths:
+                access.drop(path)
+        case jobs.Digest(paths):
+            digests = {path: access.hash(path) for path in paths}
+    return jobs.Answer(
+        duration_s=time.perf_counter() - started,
+        cpu_s=time.process_time() - cpu_s,
+        count=count,
+        size_bytes=size_bytes,
+        each_s=each_s,
+        digests=digests,
+    )
+
+
+def _in_threads(read: Callable[[str], int], paths: Sequence[str], threads: int) -> int:
+    """Read all paths, each thread its share; the sum of what came."""
+
+    def read_share(first: int) -> int:
+        return sum(map(read, paths[first::threads]))
+
+    if threads == 1:
+        return read_share(0)
+    with ThreadPoolExecutor(threads) as pool:
+        return sum(pool.map(read_share, range(threads)))
+
+
+def main() -> None:
+    """Do jobs until stdin ends. Arguments: the kind of access, and its root."""
+    kind, root = sys.argv[1:]
+    # Answers have a descriptor of their own: libraries, and the JVM, write to stdout as they please.
+    answers = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    decoder, encoder = msgspec.json.Decoder(jobs.AnyJob), msgspec.json.Encoder()
+    access = ACCESS[kind](root)
+    for line in sys.stdin.buffer:
+        try:
+            answer = do(access, decoder.decode(line))
+        except Exception as e:  # noqa: BLE001 - whatever it is, the bench must hear of it
+            traceback.print_exc()
+            answer = jobs.Answer(error=f"{type(e).__name__}: {e}")
+        answers.write(encoder.encode(answer) + b"\n")
+
+
+if __name__ == "__main__":
+    main()
