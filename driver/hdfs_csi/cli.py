@@ -131,8 +131,8 @@ def controller(
     "--runtime-dir",
     "HDFS_CSI_RUNTIME_DIR",
     type=click.Path(file_okay=False, resolve_path=True),
-    default="/run/hdfs-csi",
-    help="Where the state of mounts is kept that must survive a restart of this process.",
+    default="/run/hdfs-fuse",
+    help="Where mounts offer their statistics; with the default `hdfs-fuse stats MOUNTPOINT` finds them.",
 )
 @_option(
     "--cache-dir",

@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 # Requests in progress at once. Each costs a task; the kernel's own queue (mounts.MAX_BACKGROUND) is shorter.
 _MAX_REQUESTS = 1000
+# Tasks that wait for requests when there are none: starting one costs a buffer of 1 MiB and its page faults.
+_IDLE_TASKS = 32
 # While mounting, seconds, for the two calls that are made then; a supervisor waits 30 for everything.
 _CONNECT_DEADLINE_S = 10.0
 # The GIL is handed over after at most this long, in seconds: the default of 5 ms lets a thread that hashes a block
@@ -48,6 +50,11 @@ class _KernelNotifier:
         """Have the kernel drop an unused name; happens in pyfuse3's own thread, since it may wait for handlers."""
         if inode.parent is not None:
             pyfuse3.invalidate_entry_async(inode.parent.number, os.fsencode(inode.name), ignore_enoent=True)
+
+    def store_pages(self, inode: Inode, data: bytes) -> None:
+        """Fill the kernel's page cache of a file (FUSE_NOTIFY_STORE)."""
+        with contextlib.suppress(OSError):  # the kernel reads what it did not get
+            pyfuse3.notify_store(inode.number, 0, data)
 
 
 class Daemon:
@@ -93,7 +100,7 @@ class Daemon:
             nursery.start_soon(self._report_serving)
             nursery.start_soon(self._offer_stats, message.stats_path)
             nursery.start_soon(self._end_on_signal)
-            await pyfuse3.main(max_tasks=_MAX_REQUESTS)
+            await pyfuse3.main(min_tasks=_IDLE_TASKS, max_tasks=_MAX_REQUESTS)
             nursery.cancel_scope.cancel()
         self._fs.close()
         cache.close()

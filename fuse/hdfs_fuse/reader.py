@@ -114,7 +114,7 @@ class Reader:
         self._goal = 0  # the byte up to which the file should be loaded
         self._counted: deque[int] = deque(maxlen=_COUNTED_MAX)
         self._touches: dict[int, int] = {}
-        self._small: bytes | None = None
+        self.small_content: bytes | None = None  # of a small file, once it is read
         self._is_closed = False
 
     @property
@@ -153,13 +153,13 @@ class Reader:
 
     async def read_whole(self) -> bytes:
         """The content of a small file, kept for the READs to come."""
-        if self._small is None:
-            self._small = self._cache.read_small_nowait(self._keys[0])
-            if self._small is not None:
+        if self.small_content is None:
+            self.small_content = self._cache.read_small_nowait(self._keys[0])
+            if self.small_content is not None:
                 self._count(True, self.length_bytes)
             else:
-                self._small = await self._load_small()
-        return self._small
+                self.small_content = await self._load_small()
+        return self.small_content
 
     async def read_whole_checked(self) -> None:
         """`read_whole`, once the NameNode has said that this identity may: in one thread, one after the other.
@@ -167,7 +167,7 @@ class Reader:
         Raises:
             PermissionDeniedError: it may not.
         """
-        self._small = await self._load_small(check=self.file.open)
+        self.small_content = await self._load_small(check=self.file.open)
 
     async def _load_small(self, check: Callable[[], object] | None = None) -> bytes:
         block = self._cache.load_small(self._keys[0], self.file.read, check)

@@ -12,7 +12,7 @@ import trio
 
 
 class Workers:
-    """A pool of daemon threads. Jobs run in the order in which they were submitted; those that hang keep their thread."""
+    """A pool of daemon threads. Jobs start in the order in which they came; those that hang keep their thread."""
 
     def __init__(self, limit: int, name: str) -> None:
         """Start no more than `limit` threads, called `name`."""

@@ -146,6 +146,7 @@ def test_the_node_says_who_it_is(node: DriverProcess) -> None:
         (["--node-id", "n", "--endpoint", "tcp://0.0.0.0:1"], b"unix:///path/to/csi.sock"),
         (["--node-id", "n", "--endpoint", "unix:///no/such/dir/csi.sock"], b"is no directory"),
         (["--node-id", "n", "--endpoint", "unix:///" + "x" * 120], b"107 bytes"),
+        (["--node-id", "n", "--cache-dir", "relative"], b"absolute path"),
         (["--node-id", "n", "--hadoop-conf-dir", "/no/such/dir"], b"does not exist"),
     ],
 )

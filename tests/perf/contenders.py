@@ -97,7 +97,7 @@ class Worker:
         self._process.wait()
 
 
-class Contender(ABC):
+class Contender:
     """One way to read the data set. Close it to end and remove whatever it made.
 
     Attributes:
@@ -178,12 +178,12 @@ class Local(Contender):
     def __init__(self, directory: Path) -> None:
         super().__init__(LOCAL, "files", str(directory), {})
 
-    def become_cold(self, paths: Sequence[str], cache_bytes: int = _AMPLE_BYTES) -> None:
+    def become_cold(self, paths: Sequence[str], cache_bytes: int = _AMPLE_BYTES) -> None:  # noqa: ARG002
         """See Contender."""
         self.drop_pages(paths)
 
 
-class Mounted(Contender):
+class Mounted(Contender, ABC):
     """A FUSE mount with a cache on disk."""
 
     def __init__(self, name: str, directory: Path) -> None:
@@ -212,7 +212,7 @@ class Mounted(Contender):
         assert self.pid is not None
         self.idle.append(memory_of(self.pid))
 
-    def become_cold(self, paths: Sequence[str], cache_bytes: int = _AMPLE_BYTES) -> None:
+    def become_cold(self, paths: Sequence[str], cache_bytes: int = _AMPLE_BYTES) -> None:  # noqa: ARG002
         """See Contender."""
         self._unmount()
         shutil.rmtree(self._cache, ignore_errors=True)

@@ -84,7 +84,9 @@ class Data:
         """Everything together."""
         return sum(file.size_bytes for file in self._files)
 
-    def put(self, uri: str, directory: Path, on_bytes: Callable[[int], object], on_entry: Callable[[int], object]) -> None:
+    def put(
+        self, uri: str, directory: Path, on_bytes: Callable[[int], object], on_entry: Callable[[int], object]
+    ) -> None:
         """Write everything into HDFS below ROOT and below `directory`.
 
         Args:

@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +12,9 @@ from typing import Self
 
 # Often enough for a peak that lasts; a look costs 50 us.
 _SAMPLE_INTERVAL_S = 0.05
+
+# A mount is served a moment before its daemon listens for those who want its statistics.
+_STATISTICS_DELAY_S = 10.0
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
@@ -40,7 +44,8 @@ def memory_of(pid: int) -> Memory:
         lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
         raise ProcessLookupError(pid) from None
-    values = {name: int(value.split()[0]) << 10 for name, _, value in (line.partition(":") for line in lines) if "kB" in value}
+    pairs = (line.partition(":") for line in lines if line.endswith(" kB"))
+    values = {name: int(value.split()[0]) << 10 for name, _, value in pairs}
     return Memory(values.get("VmRSS", 0), values.get("RssAnon", 0), values.get("RssFile", 0))
 
 
@@ -64,12 +69,29 @@ def read_bytes_of(pid: int) -> int:
 
 
 def daemon_statistics(stats_socket: str) -> dict[str, int]:
-    """The counters of a mount's daemon (metrics.py), and its pid."""
+    """The counters of a mount's daemon (metrics.py), and its pid.
+
+    Raises:
+        OSError: it does not offer them.
+    """
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(30)
-        connection.connect(stats_socket)
+        _connect(connection, stats_socket)
         with connection.makefile("rb") as answer:
             return {name: value for name, value in json.load(answer).items() if isinstance(value, int)}
+
+
+def _connect(connection: socket.socket, path: str) -> None:
+    deadline = time.monotonic() + _STATISTICS_DELAY_S
+    while True:
+        try:
+            connection.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 class Peak:

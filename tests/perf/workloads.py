@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from statistics import median
 
 from hdfs_fuse.cache.reuse import TOUCH_INTERVAL_S
 
 from tests.perf import jobs
-from tests.perf.contenders import Contender
+from tests.perf.contenders import Contender, OurMount, Use
 from tests.perf.data import LISTED, Data
 
 _PAGE = 4096
@@ -35,12 +36,7 @@ class Unit(Enum):
     READS_S = "reads/s"
     ENTRIES_S = "entries/s"
     MS = "ms"
-    SHARE = ""
-
-    @property
-    def is_better_high(self) -> bool:
-        """Whether more is better."""
-        return self is not Unit.MS
+    HITS = "of the bytes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +50,9 @@ class Context:
 
     data: Data
     random: random.Random
+
+
+Prepare = Callable[[Contender, Context], None]
 
 
 def _nothing(_contender: Contender, _context: Context) -> None:
@@ -78,7 +77,7 @@ class Step:
     label: str
     unit: Unit
     job: Callable[[Context], jobs.AnyJob]
-    prepare: Callable[[Contender, Context], None] = _nothing
+    prepare: Prepare = _nothing
     source: Source = Source.ANY
     needs: Callable[[Contender], bool] = field(default=lambda _: True)
 
@@ -91,7 +90,6 @@ class Workload:
         name: for --only.
         title: in the report.
         steps: in order.
-        is_verified: whether the contender's bytes are compared with the checksums after the first step.
     """
 
     name: str
@@ -111,11 +109,11 @@ def _big(context: Context) -> list[str]:
     return [context.data.big]
 
 
-def _cold(paths: Callable[[Context], Sequence[str]]) -> Callable[[Contender, Context], None]:
+def _cold(paths: Callable[[Context], Sequence[str]]) -> Prepare:
     return lambda contender, context: contender.become_cold(paths(context))
 
 
-def _dropped(paths: Callable[[Context], Sequence[str]]) -> Callable[[Contender, Context], None]:
+def _dropped(paths: Callable[[Context], Sequence[str]]) -> Prepare:
     return lambda contender, context: contender.drop_pages(paths(context))
 
 
@@ -137,12 +135,16 @@ SEQUENTIAL = Workload(
     (
         Step("cold", "cold", Unit.MB_S, _read_big, _cold(_big), Source.HDFS),
         Step("pages", "again, from the page cache", Unit.MB_S, _read_big, source=Source.PAGES, needs=_has_pages),
-        Step(
-            "blocks", "again, from the block cache", Unit.MB_S, _read_big, _dropped(_big), Source.CACHE, _has_cache
-        ),
+        Step("blocks", "again, from the block cache", Unit.MB_S, _read_big, _dropped(_big), Source.CACHE, _has_cache),
         Step("remounted", "after a new mount", Unit.MB_S, _read_big, _remounted, Source.CACHE, _has_cache),
         Step(
-            "disk", "after a new mount, cache on disk", Unit.MB_S, _read_big, _remounted_from_disk, Source.CACHE, _has_cache
+            "disk",
+            "after a new mount, cache on disk",
+            Unit.MB_S,
+            _read_big,
+            _remounted_from_disk,
+            Source.CACHE,
+            _has_cache,
         ),
     ),
 )
@@ -187,6 +189,15 @@ def _together(context: Context) -> jobs.AnyJob:
     return jobs.Small(_shuffled(context, context.data.images_together), 16)
 
 
+def _read_before(job: Callable[[Context], jobs.AnyJob]) -> Prepare:
+    """Read the same files, in whatever order, so that the kernel has their pages."""
+
+    def prepare(contender: Contender, context: Context) -> None:
+        contender.do(job(context))
+
+    return prepare
+
+
 SMALL = Workload(
     "small",
     "files of 4 KiB in random order: open, read, close",
@@ -194,7 +205,13 @@ SMALL = Workload(
         Step("cold-1", "cold, 1 thread", Unit.FILES_S, _alone, _cold(_images), Source.HDFS),
         Step("cold-16", "cold, 16 threads", Unit.FILES_S, _together, source=Source.HDFS),
         Step(
-            "warm-1", "from the block cache, 1 thread", Unit.FILES_S, _alone, _dropped(_images), Source.CACHE, _has_cache
+            "warm-1",
+            "from the block cache, 1 thread",
+            Unit.FILES_S,
+            _alone,
+            _dropped(_images),
+            Source.CACHE,
+            _has_cache,
         ),
         Step(
             "warm-16",
@@ -205,9 +222,33 @@ SMALL = Workload(
             Source.CACHE,
             _has_cache,
         ),
-        Step("pages-1", "from the page cache, 1 thread", Unit.FILES_S, _alone, _warmed(_alone), Source.PAGES, _has_pages),
-        Step("pages-16", "from the page cache, 16 threads", Unit.FILES_S, _together, _warmed(_together), Source.PAGES, _has_pages),
-        Step("remounted-16", "after a new mount, 16 threads", Unit.FILES_S, _together, _remounted, Source.CACHE, _has_cache),
+        Step(
+            "pages-1",
+            "from the page cache, 1 thread",
+            Unit.FILES_S,
+            _alone,
+            _read_before(_alone),
+            Source.PAGES,
+            _has_pages,
+        ),
+        Step(
+            "pages-16",
+            "from the page cache, 16 threads",
+            Unit.FILES_S,
+            _together,
+            _read_before(_together),
+            Source.PAGES,
+            _has_pages,
+        ),
+        Step(
+            "remounted-16",
+            "after a new mount, 16 threads",
+            Unit.FILES_S,
+            _together,
+            _remounted,
+            Source.CACHE,
+            _has_cache,
+        ),
     ),
 )
 
@@ -245,15 +286,92 @@ LISTING = Workload(
 )
 
 
-def _half_cached(contender: Contender, context: Context) -> None:
-    contender.become_cold(_shards(context), context.data.shard_bytes // 2)
+def _half_cached(paths: Callable[[Context], Sequence[str]], size_bytes: Callable[[Context], int]) -> Prepare:
+    return lambda contender, context: contender.become_cold(paths(context), size_bytes(context) // 2)
 
 
-def _pass(context: Context) -> jobs.AnyJob:
+def _pass(paths: Callable[[Context], list[str]]) -> Callable[[Context], jobs.AnyJob]:
     # Each file's pages are dropped when it has been read, or they would answer the second pass.
-    return jobs.Sequential(_shuffled(context, context.data.shards), drop=True)
+    return lambda context: jobs.Sequential(_shuffled(context, paths(context)), drop=True)
 
 
 def _next_epoch(_contender: Contender, _context: Context) -> None:
     # Epochs are minutes apart in training. The cache notes last uses to within this long, so nothing shorter counts.
     time.sleep(TOUCH_INTERVAL_S + 1)
+
+
+def _is_bounded(contender: Contender) -> bool:
+    # rclone looks at the size of its cache once a minute only.
+    return isinstance(contender, OurMount)
+
+
+TWO_PASSES = Workload(
+    "two-passes",
+    "twice the cache, read twice in random order: what the second pass finds in the cache",
+    (
+        Step(
+            "shards",
+            "files of 8 MiB, first pass",
+            Unit.MB_S,
+            _pass(_shards),
+            _half_cached(_shards, lambda context: context.data.shard_bytes),
+            Source.HDFS,
+            _is_bounded,
+        ),
+        Step("shards-again", "files of 8 MiB, second pass", Unit.HITS, _pass(_shards), _next_epoch, needs=_is_bounded),
+        Step(
+            "images",
+            "files of 4 KiB, first pass",
+            Unit.FILES_S,
+            _pass(_images),
+            _half_cached(_images, lambda context: len(context.data.images) * _PAGE),
+            Source.HDFS,
+            _is_bounded,
+        ),
+        Step("images-again", "files of 4 KiB, second pass", Unit.HITS, _pass(_images), _next_epoch, needs=_is_bounded),
+    ),
+)
+
+WORKLOADS = (SEQUENTIAL, RANDOM, SMALL, FIRST_BYTE, LISTING, TWO_PASSES)
+
+
+def value_of(unit: Unit, use: Use, hdfs_bytes: int) -> float:
+    """What is reported of a step.
+
+    Args:
+        unit: of the step.
+        use: what its job took.
+        hdfs_bytes: what came from HDFS meanwhile.
+    """
+    answer = use.answer
+    match unit:
+        case Unit.MB_S:
+            return answer.size_bytes / 1e6 / answer.duration_s
+        case Unit.MS:
+            return median(answer.each_s) * 1000
+        case Unit.HITS:
+            return 1 - hdfs_bytes / answer.size_bytes
+        case _:
+            return answer.count / answer.duration_s
+
+
+def doubt_about(source: Source, use: Use, datanode_bytes: int) -> str:
+    """Why a reading is not what its step says; empty when nothing speaks against it.
+
+    Args:
+        source: where the bytes must have come from.
+        use: what the job took.
+        datanode_bytes: what the DataNode read meanwhile, checksums and connections included.
+    """
+    size = use.answer.size_bytes
+    if source is Source.HDFS and datanode_bytes < 0.98 * size:
+        return f"the DataNode sent {datanode_bytes / size:.0%} of the bytes only"
+    if source in {Source.CACHE, Source.PAGES} and datanode_bytes > 0.05 * size:
+        return f"{datanode_bytes / size:.0%} of the bytes came from HDFS"
+    if source is Source.CACHE and use.read_bytes is not None and use.read_bytes < 0.95 * size:
+        return (
+            f"the daemon was asked for {use.read_bytes / size:.0%} of the bytes only, the rest came from the page cache"
+        )
+    if source is Source.PAGES and use.read_bytes is not None and use.read_bytes > 0.05 * size:
+        return f"the daemon was asked for {use.read_bytes / size:.0%} of the bytes, so the page cache did not have them"
+    return ""

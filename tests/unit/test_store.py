@@ -348,6 +348,7 @@ def test_a_pinned_block_survives_eviction(tmp_path: Path) -> None:
         fill(disk.store, key)
     assert disk.store.contains(pinned)
     block.close()
+    del block  # the map is a pin too
     for key in keys_of("b", 40):
         disk.now_s += 1000
         fill(disk.store, key)
@@ -384,6 +385,7 @@ def test_when_everything_is_pinned_there_is_no_room(tmp_path: Path) -> None:
     for block in blocks:
         assert block is not None
         block.close()
+    del block, blocks
     disk.now_s += 1000
     assert fill(disk.store, keys[5]), "a refusal is not remembered for ever"
     disk.store.close()
@@ -424,15 +426,14 @@ def test_blocks_that_were_never_counted_are_found(tmp_path: Path) -> None:
     usage = UsageFile(str(tmp_path / "v1" / "usage"))
     for key in lost:
         assert disk.store.put(key, content_of(key))
+        assert disk.store.used_bytes() == 4096
         usage.add(shard_of(key.name), -4096)
     usage.close()
     assert (disk.store.used_bytes(), bytes_below(tmp_path)) == (0, 64 * 4096)
-    for i in range(6000):
+    for i in range(1500):
         disk.now_s += 100
         key = keys_of(f"s{i}", 1, last_bytes=10)[0]
         assert disk.store.put(key, content_of(key))
-        if i > 500 and bytes_below(tmp_path) <= 64 * 4096:
-            break
     assert bytes_below(tmp_path) <= 64 * 4096
     assert sum(disk.store.contains(key) for key in lost) <= 8
     disk.store.close()
@@ -451,7 +452,7 @@ def test_a_block_stored_while_its_shard_is_listed_stays_counted(tmp_path: Path) 
     threads = [threading.Thread(target=put_on) for _ in range(3)]
     for thread in threads:
         thread.start()
-    for i in range(1500):
+    for i in range(200):
         disk.now_s += 10
         key = keys_of(f"m{i}", 1, last_bytes=10)[0]
         disk.store.put(key, content_of(key))
@@ -482,8 +483,10 @@ def test_two_processes_share_one_bound(tmp_path: Path) -> None:
         one.now_s = other.now_s = START_S + 1000 * i
         assert fill((one, other)[i % 2].store, key)
         assert (other, one)[i % 2].store.read(key) == content_of(key)
-        assert bytes_below(tmp_path) <= 10 * BLOCK
-    assert one.store.used_bytes() == other.store.used_bytes() == bytes_below(tmp_path)
+        # Each may have granted itself one block that the other does not know of yet.
+        assert bytes_below(tmp_path) <= 12 * BLOCK
+    one.store.used_bytes()  # tells what it has not told yet
+    assert other.store.used_bytes() == one.store.used_bytes() == bytes_below(tmp_path)
     one.store.close()
     other.store.close()
 
@@ -547,9 +550,16 @@ def test_a_full_disk_is_a_miss(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     with tmpfs(tmp_path / "small", MIB) as directory:
         disk = Disk(directory, size_bytes=100 * MIB)
         (directory / "ballast").write_bytes(bytes(600 * KIB))
-        kept = [key for key in keys_of("a", 20) if fill(disk.store, key)]
-        assert 2 <= len(kept) <= 8
-        assert all(disk.store.read(key) == content_of(key) for key in kept[-2:])
+        keys = keys_of("a", 20)
+        for key in keys:
+            fill(disk.store, key)
+        found = [key for key in keys if disk.store.read(key) == content_of(key)]
+        assert 1 <= len(found) <= 7
+        (directory / "ballast").write_bytes(bytes(600 * KIB))
+        with contextlib.suppress(OSError):
+            (directory / "more").write_bytes(bytes(KIB * KIB))
+        for key in keys:
+            assert not fill(disk.store, key) or disk.store.read(key) == content_of(key)
         assert sum(record.levelno >= logging.WARNING for record in caplog.records) <= 1
         disk.store.close()
 
@@ -611,9 +621,8 @@ def test_a_lack_of_descriptors_costs_no_block(disk: Disk) -> None:
         for fd in spare:
             os.close(fd)
     assert disk.faults >= 1
-    block = disk.store.open(KEY)
-    assert block is not None
-    block.close()
+    assert disk.store.contains(KEY)
+    assert disk.store.read(KEY) == content_of(KEY)
 
 
 def test_faults_are_one_warning(disk: Disk, caplog: pytest.LogCaptureFixture) -> None:

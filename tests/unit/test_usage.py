@@ -51,9 +51,18 @@ def test_a_recount_mends_one_shard_and_the_total(path: str) -> None:
     usage = UsageFile(path)
     usage.add(1, 4096)
     usage.add(2, 4096)
-    usage.recount(1, 40960)
+    usage.recount(1, 40960, 4096)
     assert usage.shard_bytes()[1] == 40960
     assert usage.total_bytes() == 45056
+    usage.close()
+
+
+def test_a_recount_overtaken_by_a_count_changes_nothing(path: str) -> None:
+    usage = UsageFile(path)
+    before = usage.bytes_in(1)
+    usage.add(1, 4096)
+    usage.recount(1, 0, before)
+    assert usage.shard_bytes()[1] == 4096
     usage.close()
 
 
@@ -64,7 +73,7 @@ def test_the_total_is_the_sum_of_the_shards(path: str, changes: list[tuple[int, 
     expected = usage.shard_bytes()
     for shard, size, is_recount in changes:
         if is_recount:
-            usage.recount(shard, abs(size))
+            usage.recount(shard, abs(size), expected[shard])
             expected[shard] = abs(size)
         else:
             usage.add(shard, size)

@@ -7,6 +7,11 @@ _SYS_OPENAT2 = 437  # the same number on every architecture
 _AT_FDCWD = -100
 _RESOLVE_CACHED = 0x20  # linux/openat2.h
 
+# How a block is opened for reading. O_NOATIME: the access time is the last use, and kept by the store; the kernel must
+# not set it when the block is read to see whether it is sound. O_NONBLOCK: a FIFO that somebody put there must not
+# wait for a writer.
+OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOATIME | os.O_NONBLOCK
+
 
 class _OpenHow(ctypes.Structure):
     """struct open_how of linux/openat2.h."""
@@ -18,7 +23,7 @@ _libc = ctypes.CDLL(None)
 _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
 _syscall.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t)
-_how = _OpenHow(os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, 0, _RESOLVE_CACHED)
+_how = _OpenHow(OPEN_FLAGS, 0, _RESOLVE_CACHED)
 _how_address = ctypes.addressof(_how)
 _how_size = ctypes.sizeof(_how)
 

@@ -6,11 +6,13 @@ number of processes may use the same directory. No fault of the disk reaches a r
 """
 
 import contextlib
+import errno
 import fcntl
 import logging
 import mmap
 import os
 import random
+import stat
 import struct
 import threading
 import time
@@ -19,9 +21,9 @@ from collections.abc import Callable, Iterable, Sequence
 import xxhash
 
 from hdfs_fuse.cache.keys import BlockKey
-from hdfs_fuse.cache.nowait import open_cached
+from hdfs_fuse.cache.nowait import OPEN_FLAGS, open_cached
 from hdfs_fuse.cache.reuse import TOUCH_INTERVAL_S, ReuseClock
-from hdfs_fuse.cache.usage import UsageFile
+from hdfs_fuse.cache.usage import SHARDS, UsageFile
 from hdfs_fuse.errors import UnavailableError
 
 logger = logging.getLogger(__name__)
@@ -36,7 +38,18 @@ _CANDIDATES = 64  # blocks looked at for one eviction
 # Making room means listing directories, milliseconds each: do it for many blocks at once, and remember a "no".
 _EVICT_AHEAD = 1 / 64
 _REFUSAL_S = 0.5
+# Room that a process grants itself at once, without asking counters and disk for each small block.
+_SMALL_BYTES = 32 << 10
+_GRANT_SHARE = 16
+_GRANT_MAX_BYTES = 16 << 20
+_COUNT_BATCH = 64
+# Shards that an eviction lists whatever the counters say: a process killed before it had counted a block, or a machine
+# that lost its power, leaves blocks in shards that look empty. 64 evictions turn a cache over once, so each shard is
+# looked at about every fourth time.
+_UNCOUNTED_SHARDS = 16
 _PAGE = 4096
+# A process without descriptors or memory learns nothing of the block.
+_OUR_OWN_LACK = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR})
 
 
 def shard_of(name: str) -> int:
@@ -151,10 +164,14 @@ class BlockStore:
         self._now_s = now_s
         self._on_fault = on_fault
         self._on_evict = on_evict
-        self._mutex = threading.Lock()  # eviction: one thread of a process at a time
+        self._mutex = threading.Lock()  # room: one thread of a process at a time looks for it
+        self._counting = threading.Lock()
+        self._uncounted: dict[int, int] = {}
+        self._granted_bytes = 0  # may be added without a look at counters and disk
         self._refused_until_s = 0.0
         self._clock_written_s = 0.0
         self._has_warned = False
+        self._has_warned_of_damage = False
         try:
             os.makedirs(self._root, mode=0o700, exist_ok=True)
             os.close(os.open(self._root, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600))
@@ -167,10 +184,12 @@ class BlockStore:
 
     def close(self) -> None:
         """Close the counters; blocks stay."""
+        self._settle()
         self._usage.close()
 
     def used_bytes(self) -> int:
         """Bytes that the cache holds, of all processes."""
+        self._settle()
         return self._usage.total_bytes()
 
     def path_of(self, name: str) -> str:
@@ -198,8 +217,7 @@ class BlockStore:
                 return block
             self._drop_damaged(key)
         except OSError as e:
-            self._fault("reading a cached block failed", e)
-            self._drop_damaged(key)
+            self._reading_failed(key, e)
         finally:
             if fd >= 0:
                 os.close(fd)
@@ -220,8 +238,7 @@ class BlockStore:
                 return data
             self._drop_damaged(key)
         except OSError as e:
-            self._fault("reading a cached block failed", e)
-            self._drop_damaged(key)
+            self._reading_failed(key, e)
         finally:
             os.close(fd)
         return None
@@ -249,7 +266,7 @@ class BlockStore:
 
     def _open_fd(self, key: BlockKey) -> int:
         try:
-            return os.open(self.path_of(key.name), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            return os.open(self.path_of(key.name), OPEN_FLAGS)
         except FileNotFoundError:
             return -1
         except OSError as e:
@@ -269,9 +286,16 @@ class BlockStore:
                 self._clock_written_s = now_s
                 self._usage.set_reuse(self._clock.longest_s, self._clock.last_hit_s)
 
+    def _reading_failed(self, key: BlockKey, error: OSError) -> None:
+        self._fault("reading a cached block failed", error)
+        if error.errno not in _OUR_OWN_LACK:
+            self._unlink(key.name)
+
     def _drop_damaged(self, key: BlockKey) -> None:
-        logger.warning("cached block damaged, removed", extra={"block": key.name})
         self._on_fault()
+        log = logger.debug if self._has_warned_of_damage else logger.warning
+        self._has_warned_of_damage = True
+        log("cached block %s damaged, removed; further ones are only counted", key.name)
         self._unlink(key.name)
 
     # --- writing ---
@@ -320,14 +344,30 @@ class BlockStore:
             OSError: the disk failed; the file stays unnamed.
         """
         os.setxattr(fd, _XATTR, self._seal(key, digest))
-        now_ns = int(self._now_s() * 1e9)
-        os.utime(fd, ns=(now_ns, now_ns))
+        if self._now_s is not time.time:
+            now_ns = int(self._now_s() * 1e9)
+            os.utime(fd, ns=(now_ns, now_ns))
         try:
             # src_dir_fd makes os.link follow the symbolic link of /proc, as linkat(2) describes for O_TMPFILE.
             os.link(f"/proc/self/fd/{fd}", self.path_of(key.name), src_dir_fd=fd, follow_symlinks=True)
         except FileExistsError:
             return  # another process was faster with the same bytes
-        self._usage.add(shard_of(key.name), disk_bytes(key.length_bytes))
+        self._count(shard_of(key.name), disk_bytes(key.length_bytes))
+
+    def _count(self, shard: int, size_bytes: int) -> None:
+        """Count what was added. Small blocks in batches: counting one costs as much as writing it."""
+        with self._counting:
+            self._uncounted[shard] = self._uncounted.get(shard, 0) + size_bytes
+            is_due = len(self._uncounted) >= _COUNT_BATCH or size_bytes > _SMALL_BYTES
+        if is_due:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Tell the other processes what was added since the last time."""
+        with self._counting:
+            uncounted, self._uncounted = self._uncounted, {}
+        if uncounted:
+            self._usage.add_all(uncounted)
 
     def _open_temporary(self, key: BlockKey) -> int:
         shard = f"{self._root}/{key.name[:3]}"
@@ -348,27 +388,42 @@ class BlockStore:
         size = disk_bytes(length_bytes)
         if size > self._size_bytes:
             return False
-        try:
-            statvfs = os.statvfs(self._root)
-            free_bytes = statvfs.f_bavail * statvfs.f_frsize - self._min_free_bytes
-            excess = max(self._usage.total_bytes() + size - self._size_bytes, size - free_bytes)
-            if excess <= 0:
-                return True
-            with self._mutex:
-                if self._now_s() < self._refused_until_s:
-                    return False
-                ahead = min(int(self._size_bytes * _EVICT_AHEAD), 256 * size)
-                freed = self._evict(excess + ahead, must_free=size > free_bytes)
-                if freed >= excess:
-                    return True
+        with self._mutex:
+            if self._granted_bytes < size or size > _SMALL_BYTES:
+                self._granted_bytes = 0
+                try:
+                    self._look_for_room(size)
+                except OSError as e:
+                    self._fault("making room in the cache failed", e)
+            self._granted_bytes -= size
+            if self._granted_bytes < 0:
+                self._granted_bytes = 0
+                return False
+            return True
+
+    def _look_for_room(self, size: int) -> None:
+        """Grant at least `size` bytes, evicting if need be; or grant nothing."""
+        statvfs = os.statvfs(self._root)
+        free_bytes = statvfs.f_bavail * statvfs.f_frsize - self._min_free_bytes
+        room = min(self._size_bytes - self.used_bytes(), free_bytes)
+        if room < size:
+            if self._now_s() < self._refused_until_s:
+                return
+            wanted = size - room
+            ahead = min(int(self._size_bytes * _EVICT_AHEAD), 256 * size)
+            room += self._evict(wanted + ahead, must_free=free_bytes < size)
+            if room < size:
                 self._refused_until_s = self._now_s() + _REFUSAL_S
-        except OSError as e:
-            self._fault("making room in the cache failed", e)
-        return False
+                return
+        # A share only, since the other processes of the node grant themselves some too.
+        self._granted_bytes = max(size, min(room // _GRANT_SHARE, _GRANT_MAX_BYTES)) if size <= _SMALL_BYTES else size
 
     def _evict(self, wanted_bytes: int, *, must_free: bool) -> int:
         """Remove blocks that look dead, the longest unused first; all the same when the disk itself runs full."""
         freed = 0
+        self._usage.settle()
+        for shard in random.sample(range(SHARDS), _UNCOUNTED_SHARDS):
+            self._list_shard(shard)
         now_s = self._now_s()
         stored = ReuseClock(*self._usage.reuse())
         if stored.last_hit_s > self._clock.last_hit_s:
@@ -400,19 +455,22 @@ class BlockStore:
 
     def _list_shard(self, shard: int) -> list[tuple[float, int, str]]:
         blocks = []
-        with contextlib.suppress(FileNotFoundError), os.scandir(f"{self._root}/{shard:03x}") as entries:
+        counted_bytes = self._usage.bytes_in(shard)
+        with (
+            contextlib.suppress(FileNotFoundError, NotADirectoryError),
+            os.scandir(f"{self._root}/{shard:03x}") as entries,
+        ):
             for entry in entries:
                 with contextlib.suppress(FileNotFoundError):
                     st = entry.stat(follow_symlinks=False)
-                    blocks.append((st.st_atime_ns / 1e9, disk_bytes(st.st_size), entry.name))
-        self._usage.recount(shard, sum(size for _, size, _ in blocks))
+                    if stat.S_ISREG(st.st_mode):
+                        blocks.append((st.st_atime_ns / 1e9, disk_bytes(st.st_size), entry.name))
+        self._usage.recount(shard, sum(size for _, size, _ in blocks), counted_bytes)
         return blocks
 
     def _recount_all(self) -> None:
-        with os.scandir(self._root) as entries:
-            for entry in entries:
-                if len(entry.name) == 3:
-                    self._list_shard(int(entry.name, 16))
+        for shard in range(SHARDS):
+            self._list_shard(shard)
 
     def _remove_unpinned(self, name: str) -> bool:
         try:

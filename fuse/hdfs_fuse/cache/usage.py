@@ -10,7 +10,7 @@ import math
 import os
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 SHARDS = 4096  # of 10 million blocks, 2,441 in each: a directory that is listed in milliseconds
 
@@ -82,24 +82,39 @@ class UsageFile:
         with self._locked():
             self._change(shard, size_bytes)
 
-    def recount(self, shard: int, size_bytes: int) -> None:
-        """Say what a shard really holds, as its listing has just shown."""
+    def add_all(self, sizes_bytes: Mapping[int, int]) -> None:
+        """`add` for several shards at once."""
         with self._locked():
-            self._change(shard, size_bytes - self._cell(shard))
+            for shard, size_bytes in sizes_bytes.items():
+                self._change(shard, size_bytes)
+
+    def recount(self, shard: int, size_bytes: int, counted_bytes: int) -> None:
+        """Say what a shard really holds, as its listing has just shown.
+
+        Args:
+            shard: which.
+            size_bytes: the sum of the listing.
+            counted_bytes: what `bytes_in` said before the listing. If it says something else by now, the listing
+                may have missed a block that has been counted since, and nothing is changed.
+        """
+        with self._locked():
+            if self.bytes_in(shard) == counted_bytes:
+                self._change(shard, size_bytes - counted_bytes)
 
     def settle(self) -> None:
         """Make the total the sum of the shards again: damage, or a kill between two writes, may have parted them."""
         with self._locked():
             self._write_header(sum(self._cells()), *self._header()[1:])
 
-    def _cell(self, shard: int) -> int:
+    def bytes_in(self, shard: int) -> int:
+        """Bytes in one shard."""
         raw = os.pread(self._fd, _CELL.size, _HEADER.size + shard * _CELL.size)
         value = _CELL.unpack(raw)[0] if len(raw) == _CELL.size else 0
         return value if 0 <= value < _MAX_BYTES else 0
 
     def _change(self, shard: int, size_bytes: int) -> None:
         total, reuse_s, hit_s = self._header()
-        old = self._cell(shard)
+        old = self.bytes_in(shard)
         new = max(old + size_bytes, 0)
         os.pwrite(self._fd, _CELL.pack(new), _HEADER.size + shard * _CELL.size)
         self._write_header(total + new - old, reuse_s, hit_s)
