@@ -139,8 +139,8 @@ class Filesystem:
 
     def _remember(self, parent: Inode, name: str, status: FileStatus, expires_s: float) -> Inode:
         known = self.inodes.find(parent, name)
-        if known is not None and known.status.kind is not status.kind:
-            self.inodes.detach(known)  # a file has become a directory: not the same thing
+        if known is not None and not _may_become(known, status):
+            self.inodes.detach(known)
         inode = self.inodes.remember(parent, name, status, expires_s)
         self._trim()
         return inode
@@ -160,21 +160,25 @@ class Filesystem:
         """
         inode = self.inodes.get(number)
         if trio.current_time() >= inode.expires_s:
-            await self._revalidate(inode)
+            inode.status = await self._status_again(inode)
+            inode.expires_s = trio.current_time() + self._config.metadata_ttl_s
         return inode
 
-    async def _revalidate(self, inode: Inode) -> None:
+    async def _status_again(self, inode: Inode) -> FileStatus:
         path = self.inodes.path_of(inode)
         try:
             status = await self._calls.run(self._backend.status, path)
         except NotFoundError as e:
             self.inodes.detach(inode)
+            if _is_open_file(inode):
+                return inode.status  # as on a local disk, where an open file outlives its name
             raise StaleError(f"{path}: gone") from e
-        if status.kind is not inode.status.kind:
-            self.inodes.detach(inode)
-            raise StaleError(f"{path}: was a {inode.status.kind.value}, is a {status.kind.value}")
-        inode.status = status
-        inode.expires_s = trio.current_time() + self._config.metadata_ttl_s
+        if _may_become(inode, status):
+            return status
+        self.inodes.detach(inode)
+        if _is_open_file(inode):
+            return inode.status
+        raise StaleError(f"{path}: was a {inode.status.kind.value}, is a {status.kind.value}")
 
     def forget(self, number: int, lookups: int) -> None:
         """The kernel gives `lookups` references back."""
@@ -255,6 +259,16 @@ class Filesystem:
         inode = await self.getattr(number)
         if inode.status.kind is FileKind.DIRECTORY:
             raise IsDirectoryError(f"{inode.name}: a directory")
+        inode.children += 1  # from here on it stays, and stays this version
+        try:
+            reader, keep_pages = await self._open_version(inode)
+        except BaseException:
+            inode.children -= 1
+            self.inodes.release(inode)
+            raise
+        return self._files.add(FileHandle(inode, reader)), keep_pages
+
+    async def _open_version(self, inode: Inode) -> tuple[Reader, bool]:
         path = self.inodes.path_of(inode)
         file = OpenFile(self._backend, path, inode.status, self._metrics)
         reader = Reader(file, path, self._cluster, self._config, self._cache, self._calls, self._metrics)
@@ -263,14 +277,13 @@ class Filesystem:
             await self._check_readable(reader)
             inode.readable_version = version
         keep_pages = inode.page_cache_version == version
-        if inode.page_cache_version is None and inode.children == 0 and reader.small_content:
+        if inode.page_cache_version is None and inode.children == 1 and reader.small_content:
             # The bytes came with the permission to read them: the kernel need not ask for them.
             self._kernel.store_pages(inode, reader.small_content)
             self._metrics.read_bytes += reader.length_bytes
             keep_pages = True
         inode.page_cache_version = version
-        inode.children += 1
-        return self._files.add(FileHandle(inode, reader)), keep_pages
+        return reader, keep_pages
 
     async def _check_readable(self, reader: Reader) -> None:
         """Have the NameNode decide whether this identity may read the file; a small file's bytes come along."""
@@ -327,3 +340,18 @@ class Filesystem:
             "cache_size_bytes": self._config.cache.size_bytes if store is not None else 0,
             **self._metrics.as_dict(),
         }
+
+
+def _is_open_file(inode: Inode) -> bool:
+    return inode.status.kind is FileKind.FILE and inode.children > 0
+
+
+def _may_become(inode: Inode, status: FileStatus) -> bool:
+    """Whether a node may go on with other attributes, rather than the path getting a node of its own for them.
+
+    Not when a file has become a directory. Nor another version of a file that is open: the kernel keeps one length and
+    one set of pages a node, and would mix those of the two, or show zeros where the new one is longer.
+    """
+    if status.kind is not inode.status.kind:
+        return False
+    return not _is_open_file(inode) or (status.mtime_ms, status.length_bytes) == inode.version

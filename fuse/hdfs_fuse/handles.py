@@ -32,7 +32,8 @@ class DirectoryHandle:
     """An open directory: a listing that is fetched as it is read, never held whole.
 
     An offset is the number of entries before it. Entries stay until a READDIR asks for later ones, since the kernel
-    asks again for what did not fit into its buffer. Going back further starts the listing anew.
+    asks again for what did not fit into its buffer. Going back further, or to the beginning, starts the listing anew,
+    and so does an error: a listing that broke must not look like one that ended.
     """
 
     def __init__(self, inode: Inode, path: str, backend: ResilientBackend, calls: Calls) -> None:
@@ -50,7 +51,7 @@ class DirectoryHandle:
         Raises:
             NotFoundError, NotDirectoryError, PermissionDeniedError: as the NameNode answers the listing.
         """
-        if offset < self._base or self._listing is None:
+        if offset == 0 or offset < self._base or self._listing is None:
             self._entries.clear()
             self._base = 0
             self._listing = self._backend.list(self._path)
@@ -60,7 +61,11 @@ class DirectoryHandle:
                 self._base += 1
             if self._entries:
                 return self._entries[0]
-            batch = await self._calls.run(_next_entries, self._listing)
+            try:
+                batch = await self._calls.run(_next_entries, self._listing)
+            except BaseException:
+                self._listing = None
+                raise
             if not batch:
                 return None
             self._entries.extend(batch)

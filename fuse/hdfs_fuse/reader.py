@@ -16,7 +16,7 @@ from hdfs_fuse.cache.fill import Fill
 from hdfs_fuse.cache.keys import BlockKeys, FileVersion
 from hdfs_fuse.calls import Calls
 from hdfs_fuse.config import KIB, MountConfig
-from hdfs_fuse.errors import DeadlineError
+from hdfs_fuse.errors import DeadlineError, HdfsFuseError
 from hdfs_fuse.metrics import Metrics
 from hdfs_fuse.prefetch import Prefetcher
 
@@ -41,6 +41,7 @@ class OpenFile:
         self._metrics = metrics
         self._mutex = threading.Lock()
         self._reader: FileReader | None = None
+        self._is_closed = False
 
     @property
     def is_open(self) -> bool:
@@ -52,26 +53,42 @@ class OpenFile:
 
         Raises:
             PermissionDeniedError: this identity may not read the file. FileChangedError: it is another version now.
+            LoadCancelledError: it has been closed; who waits for a load of this handle asks again with his own.
         """
         with self._mutex:
+            if self._is_closed:
+                raise LoadCancelledError(f"{self._path}: closed")
             if self._reader is None:
                 self._reader = self._backend.open(self._path, self.status)
             return self._reader
 
     def stream(self, start: int, stop: int) -> Iterator[bytes | memoryview]:
         """The bytes [start, stop) as they arrive; blocks."""
-        for chunk in self.open().stream(start, stop):
-            self._metrics.hdfs_bytes += len(chunk)
-            yield chunk
+        with self._until_closed():
+            for chunk in self.open().stream(start, stop):
+                self._metrics.hdfs_bytes += len(chunk)
+                yield chunk
 
     def read(self, start: int, stop: int) -> bytes:
         """The bytes [start, stop); blocks."""
-        data = self.open().read(start, stop)
+        with self._until_closed():
+            data = self.open().read(start, stop)
         self._metrics.hdfs_bytes += len(data)
         return data
 
+    @contextmanager
+    def _until_closed(self) -> Iterator[None]:
+        """Errors of a closed file are no news of the file."""
+        try:
+            yield
+        except HdfsFuseError as e:
+            if self._is_closed and not isinstance(e, LoadCancelledError):
+                raise LoadCancelledError(f"{self._path}: closed") from e
+            raise
+
     def close(self) -> None:
-        """Free the connection. Loads that are still running end by themselves."""
+        """Free the connection. Loads that are still running end by themselves, or when their connection breaks."""
+        self._is_closed = True
         if self._reader is not None:
             self._reader.close()
 
@@ -170,11 +187,16 @@ class Reader:
         self.small_content = await self._load_small(check=self.file.open)
 
     async def _load_small(self, check: Callable[[], object] | None = None) -> bytes:
-        block = self._cache.load_small(self._keys[0], self.file.read, check)
-        with self._deadline():
-            content = await block.wait_filled(self.length_bytes)
-        self._count(block.from_disk, self.length_bytes)
-        return content.copy(0, self.length_bytes)
+        for _ in range(_ATTEMPTS):
+            block = self._cache.load_small(self._keys[0], self.file.read, check)
+            try:
+                with self._deadline(block):
+                    content = await block.wait_filled(self.length_bytes)
+            except LoadCancelledError:
+                continue  # it was that of a handle which has been closed
+            self._count(block.from_disk, self.length_bytes)
+            return content.copy(0, self.length_bytes)
+        return await self._calls.run(self.file.read, 0, self.length_bytes)
 
     # --- large files ---
 
@@ -208,7 +230,7 @@ class Reader:
         if block.filled_bytes >= stop:
             assert block.content is not None
             return block.content
-        with self._deadline():
+        with self._deadline(block):
             return await block.wait_filled(stop)
 
     @staticmethod
@@ -290,11 +312,12 @@ class Reader:
             self._metrics.miss_count += 1
 
     @contextmanager
-    def _deadline(self) -> Iterator[None]:
+    def _deadline(self, block: CachedBlock) -> Iterator[None]:
         try:
             with trio.fail_after(self._config.call_deadline_s):
                 yield
         except trio.TooSlowError:
+            self._cache.abandon(block)  # a thread that hangs for ever must not keep the block from all later readers
             raise DeadlineError(f"no bytes within {self._config.call_deadline_s:g} s") from None
 
     def close(self) -> None:

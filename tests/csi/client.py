@@ -8,7 +8,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from hdfs_csi.pb import csi_pb2 as csi
 
-from tests.csi.waiting import wait_until
+from tests.support.waiting import wait_until
 
 _RPCS: dict[str, MethodDescriptor] = {
     method.input_type.full_name: method

@@ -10,8 +10,8 @@ from typing import Self
 from hdfs_csi.pb import csi_pb2 as csi
 
 from tests.csi.client import CsiClient
-from tests.csi.waiting import wait_until
 from tests.support.processes import Daemon
+from tests.support.waiting import wait_until
 
 # Importing everything takes 0.5 s on an idle core; a busy machine may need many times that.
 START_TIMEOUT_S = 60.0

@@ -12,8 +12,8 @@ from hdfs_csi.pb import csi_pb2 as csi
 from tests.csi.driver import DriverProcess, bounded, hdfs_csi
 from tests.csi.pods import Pod, daemon_pid, mounts_below, read
 from tests.csi.volumes import CONTENT, MOUNT, put
-from tests.csi.waiting import wait_until
 from tests.support.local_hdfs import LocalHdfs
+from tests.support.waiting import wait_until
 
 NOBODY = 65534
 

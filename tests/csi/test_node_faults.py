@@ -11,8 +11,8 @@ from hdfs_csi.pb import csi_pb2 as csi
 from tests.csi.driver import DriverProcess, bounded
 from tests.csi.pods import Pod, daemon_pid, mounts_below, read
 from tests.csi.volumes import CONTENT
-from tests.csi.waiting import wait_until
 from tests.support.processes import ProcessIdentity
+from tests.support.waiting import wait_until
 
 # ---- what goes wrong with mounts
 

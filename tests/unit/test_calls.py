@@ -58,7 +58,7 @@ async def test_no_more_threads_than_allowed_are_started() -> None:
     async with calls_with(threads=3) as (calls, _), trio.open_nursery() as nursery:
         for _ in range(20):
             nursery.start_soon(calls.run, job)
-        while len(seen) < 3:  # noqa: ASYNC110 - a thread fills it
+        while len(seen) < 3:
             await trio.lowlevel.checkpoint()
         release.set()
     assert len(seen) == 3
@@ -85,7 +85,7 @@ async def test_a_cancelled_caller_leaves_its_call_behind() -> None:
     async with calls_with() as (calls, metrics):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(calls.run, job)
-            while not started.is_set():  # noqa: ASYNC110 - a thread sets it
+            while not started.is_set():
                 await trio.lowlevel.checkpoint()
             nursery.cancel_scope.cancel()
         assert metrics.hdfs_timeout_count == 0

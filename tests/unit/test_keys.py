@@ -49,9 +49,7 @@ def test_names_stay_the_same_for_ever() -> None:
 
 
 @given(one=versions, other=versions, sizes=st.tuples(st.sampled_from([4096, 8192]), st.sampled_from([4096, 8192])))
-def test_what_differs_in_anything_has_other_names(
-    one: FileVersion, other: FileVersion, sizes: tuple[int, int]
-) -> None:
+def test_what_differs_in_anything_has_other_names(one: FileVersion, other: FileVersion, sizes: tuple[int, int]) -> None:
     assume((one, sizes[0]) != (other, sizes[1]))
     assert BlockKeys(one, sizes[0])[0].name != BlockKeys(other, sizes[1])[0].name
 

@@ -434,8 +434,9 @@ def test_blocks_that_were_never_counted_are_found(tmp_path: Path) -> None:
         disk.now_s += 100
         key = keys_of(f"s{i}", 1, last_bytes=10)[0]
         assert disk.store.put(key, content_of(key))
-    assert bytes_below(tmp_path) <= 64 * 4096
-    assert sum(disk.store.contains(key) for key in lost) <= 8
+    found = sum(disk.store.contains(key) for key in lost)
+    assert found <= 4, "chance may spare one or two"
+    assert bytes_below(tmp_path) <= (64 + found) * 4096
     disk.store.close()
 
 

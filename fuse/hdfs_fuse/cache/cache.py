@@ -103,9 +103,22 @@ class BlockCache:
     def _end(self, fill: Fill) -> None:
         self._fills.discard(fill)
         for block in fill.blocks:
-            if not block.is_complete:
-                self._forget(block)
+            # Also those that were taken out of reach while they were loading: nobody else would close them.
+            if not block.is_complete or self._blocks.get(block.key.name) is not block:
+                self.drop(block)
+        self._trim()
         fill.finished()
+
+    def abandon(self, block: CachedBlock) -> None:
+        """Believe no longer in the load that should bring `block`: what it has not brought is loaded anew when asked."""
+        for fill in self._fills:
+            if block in fill.blocks:
+                fill.cancel()
+                for other in fill.blocks:
+                    if not other.is_complete:
+                        self._forget(other)
+        if not block.is_complete:
+            self._forget(block)
 
     def drop(self, block: CachedBlock) -> None:
         """Take a block out of reach; those who hold a view keep it."""

@@ -9,6 +9,7 @@ import re
 import select
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -315,7 +316,9 @@ def is_alive(path: str, *, deadline_s: float = 5.0) -> bool:
     try:
         return probe.wait(deadline_s) == 0
     except subprocess.TimeoutExpired:
-        probe.kill()  # takes effect when the kernel lets go of it; subprocess reaps it later
+        # Takes effect when the kernel lets go of it, at the latest when the connection is aborted; then it is reaped.
+        probe.kill()
+        threading.Thread(target=probe.wait, name="reap probe", daemon=True).start()
         return False
 
 

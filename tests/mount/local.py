@@ -1,0 +1,63 @@
+"""A mount of this test alone, made as the CSI node makes it, and unmounted whatever happens."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hdfs_fuse.config import CacheConfig, MountConfig
+from hdfs_fuse.mounter import mounts, stats
+from hdfs_fuse.mounter.supervisor import Supervisor, stats_path
+
+KIB, MIB = 1 << 10, 1 << 20
+BLOCK = 64 * KIB  # the smallest, so that small files have several
+
+
+@dataclass(frozen=True, slots=True)
+class Mounted:
+    """A running mount."""
+
+    path: Path
+    cache: Path
+    supervisor: Supervisor
+    log: Path
+
+    def stats(self) -> dict[str, Any]:
+        """What the daemon counts."""
+        entry = mounts.find(str(self.path))
+        assert entry is not None
+        return stats.fetch(stats_path(self.supervisor.runtime_dir, entry.device))
+
+    def drop_pages(self, name: str) -> None:
+        """Have the kernel forget the content of a file, so that it asks the daemon again."""
+        with (self.path / name).open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def block_files(self) -> list[Path]:
+        """The files of the cache's blocks."""
+        return [path for path in self.cache.glob("v1/???/*") if path.is_file()]
+
+
+@contextmanager
+def mounted(uri: str, directory: Path, cache: Path | None = None, **options: Any) -> Iterator[Mounted]:
+    """Mount `uri` below `directory` with blocks of 64 KiB and no metadata lifetime unless `options` say otherwise."""
+    mountpoint = directory / "mnt"
+    mountpoint.mkdir(parents=True, exist_ok=True)
+    cache = cache or directory / "cache"
+    defaults: dict[str, Any] = {"metadata_ttl_s": 0.0, "call_deadline_s": 30.0}
+    config = MountConfig(
+        uri=uri,
+        cache=CacheConfig(directory=str(cache), block_size_bytes=BLOCK, min_free_bytes=0),
+        **{**defaults, **options},
+    )
+    # Socket paths may have 107 bytes, and pytest's own directories are long.
+    with tempfile.TemporaryDirectory(prefix="hf-") as runtime:
+        supervisor = Supervisor(runtime, str(directory / "daemon.log"))
+        try:
+            supervisor.mount(config, str(mountpoint), deadline_s=60)
+            yield Mounted(mountpoint, cache, supervisor, directory / "daemon.log")
+        finally:
+            supervisor.unmount(str(mountpoint), force=True, deadline_s=30)

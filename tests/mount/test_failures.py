@@ -1,0 +1,132 @@
+"""Mounts that can't be made, and daemons that die or hang: clear errors, and nothing left behind."""
+
+import errno
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hdfs_fuse.config import MountConfig
+from hdfs_fuse.errors import (
+    BusyError,
+    DeadlineError,
+    HdfsFuseError,
+    InvalidArgumentError,
+    NotDirectoryError,
+    NotFoundError,
+    UnavailableError,
+)
+from hdfs_fuse.mounter import mounts
+from hdfs_fuse.mounter.supervisor import Supervisor
+
+from tests.mount.local import mounted
+from tests.support.leftovers import processes_with
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+def supervisor(tmp_path: Path) -> Iterator[Supervisor]:
+    with tempfile.TemporaryDirectory(prefix="hf-") as runtime:
+        yield Supervisor(runtime, str(tmp_path / "daemon.log"))
+
+
+@pytest.fixture
+def mountpoint(tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "mnt"
+    path.mkdir()
+    yield path
+    mounts.unmount(str(path), force=True)
+
+
+def test_bad_places_to_mount_from(supervisor: Supervisor, mountpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    cases: list[tuple[str, type[HdfsFuseError], str]] = [
+        (f"file://{tmp_path}/absent", NotFoundError, "absent"),
+        (f"file://{tmp_path}/file", NotDirectoryError, "a mount needs a directory"),
+        ("hdfs://127.0.0.1:1/data", UnavailableError, "127.0.0.1:1"),
+        ("hdfs:///data", InvalidArgumentError, "fs.defaultFS"),
+    ]
+    for uri, kind, message in cases:
+        with pytest.raises(kind, match=message):
+            supervisor.mount(MountConfig(uri=uri), str(mountpoint))
+        assert mounts.find(str(mountpoint)) is None
+    with pytest.raises(InvalidArgumentError, match="unknown filesystem scheme 's3'"):
+        MountConfig(uri="s3://bucket/key")
+
+
+def test_bad_mountpoints(supervisor: Supervisor, tmp_path: Path) -> None:
+    config = MountConfig(uri=f"file://{tmp_path}")
+    with pytest.raises(NotFoundError, match="make the directory first"):
+        supervisor.mount(config, str(tmp_path / "absent"))
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(NotDirectoryError, match="file: not a directory"):
+        supervisor.mount(config, str(tmp_path / "file"))
+    with mounted(f"file://{tmp_path}", tmp_path / "a") as mount, pytest.raises(BusyError, match=r"in use by file:///"):
+        supervisor.mount(config, str(mount.path))
+
+
+def test_a_daemon_that_is_too_slow_is_ended(supervisor: Supervisor, mountpoint: Path, tmp_path: Path) -> None:
+    os.environ["HDFS_CSI_TEST_SLOW"] = str(tmp_path)
+    try:
+        with pytest.raises(DeadlineError, match="did not get as far as Connected"):
+            supervisor.mount(MountConfig(uri=f"file://{tmp_path}"), str(mountpoint), deadline_s=0.001)
+    finally:
+        del os.environ["HDFS_CSI_TEST_SLOW"]
+    assert mounts.find(str(mountpoint)) is None
+    assert not processes_with("HDFS_CSI_TEST_SLOW", str(tmp_path))
+
+
+def test_a_killed_daemon_is_noticed_and_its_mount_removed(tmp_path: Path) -> None:
+    with mounted(f"file://{tmp_path}", tmp_path / "a") as mount:
+        pid = mount.stats()["pid"]
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the daemon is reaped")
+        with pytest.raises(OSError, match=os.strerror(errno.ENOTCONN)):
+            os.listdir(mount.path)
+        assert not mounts.is_alive(str(mount.path))
+        with pytest.raises(BusyError, match="does not answer"):
+            mount.supervisor.mount(MountConfig(uri=f"file://{tmp_path}"), str(mount.path))
+        mount.supervisor.unmount(str(mount.path))
+        assert mounts.find(str(mount.path)) is None
+        mount.supervisor.mount(MountConfig(uri=f"file://{tmp_path}"), str(mount.path))
+        assert "a" in os.listdir(mount.path)
+
+
+def test_a_hung_daemon_is_freed_within_the_deadline(tmp_path: Path) -> None:
+    with mounted(f"file://{tmp_path}", tmp_path / "a") as mount:
+        pid = mount.stats()["pid"]
+        os.kill(pid, signal.SIGSTOP)
+        waiting = subprocess.Popen(["ls", mount.path], stderr=subprocess.DEVNULL)
+        try:
+            assert not mounts.is_alive(str(mount.path), deadline_s=0.5)
+            mount.supervisor.unmount(str(mount.path), deadline_s=10)
+            assert mounts.find(str(mount.path)) is None
+            assert waiting.wait(10) != 0  # freed by the abort, with an error
+        finally:
+            waiting.kill()
+            waiting.wait()
+        assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_mount_in_use_is_not_torn_away(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    with mounted(f"file://{tmp_path}", tmp_path / "a") as mount:
+        with (mount.path / "file").open("rb"), pytest.raises(BusyError, match="in use"):
+            mount.supervisor.unmount(str(mount.path))
+        assert (mount.path / "file").read_bytes() == b"content"
+
+
+def test_a_vanished_file_that_the_kernel_still_holds_is_stale(tmp_path: Path) -> None:
+    (tmp_path / "source" / "dir").mkdir(parents=True)
+    with mounted(f"file://{tmp_path}/source", tmp_path / "a") as mount:
+        held = os.open(mount.path / "dir", os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            (tmp_path / "source" / "dir").rmdir()
+            with pytest.raises(OSError, match=os.strerror(errno.ESTALE)):
+                os.fstat(held)
+        finally:
+            os.close(held)
+        assert os.listdir(mount.path) == []
