@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -97,8 +98,8 @@ class Daemon:
             operations = Operations(self._fs, config, metrics, partial(self._take_over, fuse_fd, session_fd))
             # The session begins on a socket that holds the recorded FUSE_INIT; see `_take_over`.
             pyfuse3.init(operations, f"/dev/fd/{session_fd}", {"fsname=hdfs"})
+            nursery.start_soon(self._offer_stats, _listen(message.stats_path))
             nursery.start_soon(self._report_serving)
-            nursery.start_soon(self._offer_stats, message.stats_path)
             nursery.start_soon(self._end_on_signal)
             await pyfuse3.main(min_tasks=_IDLE_TASKS, max_tasks=_MAX_REQUESTS)
             nursery.cancel_scope.cancel()
@@ -165,11 +166,8 @@ class Daemon:
         await self._is_initialised.wait()
         handover.send(self._channel, handover.Serving())
 
-    async def _offer_stats(self, path: str) -> None:
+    async def _offer_stats(self, listener: trio.socket.SocketType) -> None:
         """Write the statistics as JSON to everybody who connects."""
-        listener = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        await listener.bind(path)
-        listener.listen(8)
         while True:
             connection, _ = await listener.accept()
             with connection, trio.move_on_after(5):
@@ -185,6 +183,14 @@ class Daemon:
                 pyfuse3.terminate()
 
 
+def _listen(path: str) -> trio.socket.SocketType:
+    """A unix socket that takes connections from now on: whoever is told that the mount serves may ask at once."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(path)
+    listener.listen(8)
+    return trio.socket.from_stdlib_socket(listener)
+
+
 def main() -> int:
     """Serve the mount that the supervisor on descriptor argv[1] describes."""
     logging.basicConfig(
@@ -192,6 +198,9 @@ def main() -> int:
         format="%(asctime)s %(levelname)s hdfs-fuse[%(process)d] %(name)s: %(message)s",
     )
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    # Blocks in reach take two descriptors each, and the usual soft limit of 1,024 is for programs that use select(2).
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     channel = socket.socket(fileno=int(sys.argv[1]))
     try:
         config = MountConfig.from_json(channel.recv(handover.MAX_MESSAGE_BYTES))

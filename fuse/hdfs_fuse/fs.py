@@ -17,6 +17,7 @@ from hdfs_fuse.cache.cache import BlockCache
 from hdfs_fuse.calls import Calls
 from hdfs_fuse.config import MountConfig
 from hdfs_fuse.errors import (
+    FileChangedError,
     HdfsFuseError,
     IsDirectoryError,
     NameTooLongError,
@@ -256,17 +257,31 @@ class Filesystem:
         Raises:
             IsDirectoryError, StaleError. PermissionDeniedError: the NameNode refused.
         """
+        version = self.inodes.get(number).version
         inode = await self.getattr(number)
         if inode.status.kind is FileKind.DIRECTORY:
             raise IsDirectoryError(f"{inode.name}: a directory")
+        if inode.version != version:
+            # The kernel would cut the new content at the old length. Of ESTALE it looks the name up again, and opens.
+            self._disbelieve(inode)
+            raise StaleError(f"{inode.name}: changed since it was looked up")
         inode.children += 1  # from here on it stays, and stays this version
         try:
             reader, keep_pages = await self._open_version(inode)
-        except BaseException:
+        except BaseException as e:
             inode.children -= 1
+            if isinstance(e, FileChangedError):
+                self._disbelieve(inode)
             self.inodes.release(inode)
             raise
         return self._files.add(FileHandle(inode, reader)), keep_pages
+
+    def _disbelieve(self, inode: Inode) -> None:
+        """The attributes of an inode have turned out wrong before their time: the next lookup asks again."""
+        inode.expires_s = float("-inf")
+        if inode.parent is not None:
+            self._listed.pop((inode.parent.number, inode.name), None)
+        self.inodes.detach(inode)
 
     async def _open_version(self, inode: Inode) -> tuple[Reader, bool]:
         path = self.inodes.path_of(inode)
@@ -298,7 +313,12 @@ class Filesystem:
 
     async def read(self, handle: int, start: int, size: int) -> bytes | memoryview:
         """At most `size` bytes from `start`; fewer only at the end of the file."""
-        data = await self._files.get(handle).reader.read(start, size)
+        file = self._files.get(handle)
+        try:
+            data = await file.reader.read(start, size)
+        except FileChangedError:
+            self._disbelieve(file.inode)
+            raise
         self._metrics.read_count += 1
         self._metrics.read_bytes += len(data)
         return data
@@ -328,6 +348,8 @@ class Filesystem:
         """Close what applications left open."""
         for file in self._files.values():
             file.reader.close()
+        for directory in self._directories.values():
+            directory.close()
 
     def stats(self) -> dict[str, object]:
         """The state of the mount, for `hdfs-fuse stats`."""

@@ -76,7 +76,10 @@ def receive(channel: socket.socket, fd_count: int = 0) -> tuple[Message, list[in
     Raises:
         EOFError: the other side is gone. TimeoutError: as the socket's timeout says.
     """
-    data, fds, _, _ = socket.recv_fds(channel, MAX_MESSAGE_BYTES, fd_count)
+    try:
+        data, fds, _, _ = socket.recv_fds(channel, MAX_MESSAGE_BYTES, fd_count)
+    except ConnectionResetError as e:
+        raise EOFError("the other side ended without reading") from e
     if not data:
         raise EOFError("the other side closed the channel")
     return msgspec.json.decode(data, type=Message), fds

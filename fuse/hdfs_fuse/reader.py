@@ -11,7 +11,7 @@ import trio
 from hdfs_fuse.backend.base import FileReader, FileStatus
 from hdfs_fuse.backend.resilient import ResilientBackend
 from hdfs_fuse.cache.blocks import BlockUnavailableError, CachedBlock, Content, LoadCancelledError
-from hdfs_fuse.cache.cache import BlockCache
+from hdfs_fuse.cache.cache import MAX_MAPPED_BLOCKS, BlockCache
 from hdfs_fuse.cache.fill import Fill
 from hdfs_fuse.cache.keys import BlockKeys, FileVersion
 from hdfs_fuse.calls import Calls
@@ -25,6 +25,8 @@ from hdfs_fuse.prefetch import Prefetcher
 SMALL_FILE_BYTES = 256 * KIB
 # After this many random reads in one block the whole block is fetched: that costs about as much as six of them.
 _RANDOM_READS_PER_BLOCK = 6
+# However small blocks are: one reader must not fill the table of blocks in reach.
+_READ_AHEAD_BLOCKS = MAX_MAPPED_BLOCKS // 8
 # A block can fail to be had because its load was cancelled, or its file was damaged, in between; not for ever.
 _ATTEMPTS = 3
 # A block counts as one hit or miss of a handle, though its READs come mixed with those of its neighbours.
@@ -125,7 +127,8 @@ class Reader:
         self._cache = cache
         self._calls = calls
         self._metrics = metrics
-        self._prefetcher = Prefetcher(config.read_ahead_bytes)
+        window = min(config.read_ahead_bytes, _READ_AHEAD_BLOCKS * config.cache.block_size_bytes)
+        self._prefetcher = Prefetcher(window)
         self._fills: list[Fill] = []
         self._planned = 0  # the first block that no load of ours covers
         self._goal = 0  # the byte up to which the file should be loaded

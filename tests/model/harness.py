@@ -60,14 +60,14 @@ class Served:
             met.append(inode.number)
         handle, _ = await self.fs.open(inode.number)
         try:
-            parts = []
-            while part := await self.read(handle, sum(map(len, parts)), 128 * KIB):
-                parts.append(part)
+            content = b""
+            while part := await self.read(handle, len(content), 128 * KIB):
+                content += part
         finally:
             self.fs.release(handle)
             for number in reversed(met):
                 self.fs.forget(number, 1)
-        return b"".join(parts)
+        return content
 
 
 @contextlib.asynccontextmanager

@@ -42,7 +42,9 @@ class Mounted:
 
 
 @contextmanager
-def mounted(uri: str, directory: Path, cache: Path | None = None, **options: Any) -> Iterator[Mounted]:
+def mounted(
+    uri: str, directory: Path, cache: Path | None = None, *, cache_size_bytes: int = 10 << 30, **options: Any
+) -> Iterator[Mounted]:
     """Mount `uri` below `directory` with blocks of 64 KiB and no metadata lifetime unless `options` say otherwise."""
     mountpoint = directory / "mnt"
     mountpoint.mkdir(parents=True, exist_ok=True)
@@ -50,7 +52,7 @@ def mounted(uri: str, directory: Path, cache: Path | None = None, **options: Any
     defaults: dict[str, Any] = {"metadata_ttl_s": 0.0, "call_deadline_s": 30.0}
     config = MountConfig(
         uri=uri,
-        cache=CacheConfig(directory=str(cache), block_size_bytes=BLOCK, min_free_bytes=0),
+        cache=CacheConfig(directory=str(cache), block_size_bytes=BLOCK, size_bytes=cache_size_bytes, min_free_bytes=0),
         **{**defaults, **options},
     )
     # Socket paths may have 107 bytes, and pytest's own directories are long.

@@ -299,11 +299,14 @@ class Rclone(Mounted):
     def _unmount(self) -> None:
         mounts.unmount(str(self._mountpoint), force=True)
         if self._process is not None:
+            self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(10)
             self._process.kill()
             self._process.wait()
             self._process = None
+            # Once more: one that had not got so far may have mounted in between.
+            mounts.unmount(str(self._mountpoint), force=True)
 
 
 def drop_pages_below(directory: Path) -> None:

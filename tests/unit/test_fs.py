@@ -1,19 +1,20 @@
 """The filesystem's semantics without a kernel, over real files: names, attributes, lifetimes, handles."""
 
+import contextlib
 import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trio
 from hdfs_fuse import errors
-from hdfs_fuse.backend.base import FileKind, FileReader, FileStatus
+from hdfs_fuse.backend.base import FileKind, FileReader
 from hdfs_fuse.backend.local import LocalBackend
 from hdfs_fuse.fs import NEGATIVE_TTL_S
 from hdfs_fuse.inodes import ROOT
 from trio.testing import MockClock
 
-from tests.model.harness import KIB, PATIENCE_S, Served, serve
+from tests.model.harness import KIB, PATIENCE_S, Served, eventually, serve
 from tests.support.fake_backend import FakeFilesystem
 
 TTL_S = 10.0
@@ -37,6 +38,10 @@ def replace(path: Path, data: bytes, *, mtime_s: float) -> None:
     new.write_bytes(data)
     os.utime(new, (mtime_s, mtime_s))
     new.rename(path)
+
+
+def stored_blocks(cache: Path) -> list[Path]:
+    return [path for path in cache.glob("v1/*/*") if path.is_file()]
 
 
 # --- names and attributes ---
@@ -240,7 +245,7 @@ async def test_a_rewind_shows_the_directory_as_it_is_now(root: Path) -> None:
         directory = served.fs.directory(await served.fs.opendir(ROOT))
         assert await directory.entry(0) is not None
         (root / "new").touch()
-        names = []
+        names: list[str] = []
         while (status := await directory.entry(len(names))) is not None:
             names.append(status.name)
         assert sorted(names) == ["d", "empty", "large", "new", "small"]
@@ -267,7 +272,7 @@ async def test_a_listing_that_broke_is_not_the_end_of_the_directory() -> None:
         disk.fail("list entry", errors.PermissionDeniedError("not any more"))
         with pytest.raises(errors.PermissionDeniedError):
             await directory.entry(0)
-        found = []
+        found: list[str] = []
         while (status := await directory.entry(len(found))) is not None:
             found.append(status.name)
         assert found == names
@@ -340,10 +345,9 @@ async def test_reads_at_and_beyond_the_end(root: Path) -> None:
 @pytest.mark.trio
 async def test_pages_are_kept_while_the_file_is_the_same(root: Path, mock_clock: MockClock) -> None:
     async with serve(root, metadata_ttl_s=TTL_S) as served:
-        number = (await served.fs.lookup(ROOT, "large")).number
 
         async def keeps() -> bool:
-            handle, keep = await served.fs.open(number)
+            handle, keep = await served.fs.open((await served.fs.lookup(ROOT, "large")).number)
             served.fs.release(handle)
             return keep
 
@@ -356,6 +360,48 @@ async def test_pages_are_kept_while_the_file_is_the_same(root: Path, mock_clock:
         mock_clock.jump(TTL_S)
         assert not await keeps(), "another version"
         assert await keeps()
+
+
+@pytest.mark.trio
+async def test_a_file_changed_since_the_lookup_is_looked_up_again(root: Path, mock_clock: MockClock) -> None:
+    """The kernel goes by the length that it was told; of ESTALE it looks up again (fs/namei.c, do_filp_open)."""
+    async with serve(root, metadata_ttl_s=TTL_S) as served:
+        inode = await served.fs.lookup(ROOT, "large")
+        replace(root / "large", LARGE + b"more", mtime_s=1000)
+        mock_clock.jump(TTL_S)
+        with pytest.raises(errors.StaleError, match="changed since"):
+            await served.fs.open(inode.number)
+        assert await served.read_path("large") == LARGE + b"more"
+        assert inode.children == 0
+
+
+@pytest.mark.trio
+async def test_a_change_within_the_lifetime_that_shows_at_the_open_ends_the_lifetime(root: Path) -> None:
+    async with serve(root) as served:
+        directory = served.fs.directory(await served.fs.opendir(ROOT))
+        for offset in range(4):
+            status = await directory.entry(offset)
+            assert status is not None
+            served.fs.note_listed(directory, status)
+        inode = await served.fs.lookup(ROOT, "large")
+        replace(root / "large", LARGE + b"more", mtime_s=1000)
+        with pytest.raises(errors.FileChangedError):
+            await served.fs.open(inode.number)
+        assert await served.read_path("large") == LARGE + b"more"
+
+
+@pytest.mark.trio
+async def test_a_change_that_shows_at_a_read_ends_the_lifetime() -> None:
+    disk = FakeFilesystem()
+    disk.put("/f", LARGE)
+    async with serve("/", backend=disk.client) as served:
+        handle, _ = await served.fs.open((await served.fs.lookup(ROOT, "f")).number)
+        disk.put("/f", LARGE + b"more")
+        disk.fail("stream", *[errors.FileChangedError("replaced")] * 2)
+        with pytest.raises(errors.FileChangedError):
+            await served.read(handle, 0, 128 * KIB)
+        served.fs.release(handle)
+        assert await served.read_path("f") == LARGE + b"more"
 
 
 @pytest.mark.trio
@@ -386,12 +432,10 @@ async def test_an_open_file_keeps_its_version(
         assert changed.number != inode.number
         assert changed.status.length_bytes == len(new)
         assert (await served.fs.getattr(inode.number)).status.length_bytes == len(old)
-        other, keep_pages = await served.fs.open(changed.number)
+        other, _ = await served.fs.open(changed.number)
         assert await served.read(other, 0, len(new)) == new
-        try:
+        with contextlib.suppress(errors.FileChangedError):  # just as good
             assert await served.read(handle, 0, len(new)) == old
-        except errors.FileChangedError:
-            pass  # just as good
         served.fs.release(handle)
         served.fs.release(other)
 
@@ -438,8 +482,6 @@ async def test_a_file_replaced_while_it_is_being_opened_is_one_version(root: Pat
             assert go_on.wait(PATIENCE_S)
             return super().open(path)
 
-    import trio
-
     async with serve(root, backend=SlowOpen, metadata_ttl_s=0) as served, trio.open_nursery() as nursery:
         inode = await served.fs.lookup(ROOT, "large")
 
@@ -453,10 +495,8 @@ async def test_a_file_replaced_while_it_is_being_opened_is_one_version(root: Pat
                 served.fs.release(handle)
 
         async def open_and_read() -> None:
-            try:
+            with contextlib.suppress(errors.FileChangedError):
                 await read()
-            except errors.FileChangedError:
-                pass
 
         nursery.start_soon(open_and_read)
         while not entered.is_set():
@@ -505,6 +545,8 @@ async def test_cached_bytes_are_served_only_to_who_may_read(
     async with serve("/", backend=disk.client, cache_directory=cache) as served:
         assert await served.read_path("f") == LARGE
         assert await served.read_path("s") == b"small"
+        assert served.cache.store is not None
+        await eventually(lambda: len(stored_blocks(cache)) == 6)  # the small one is stored after it was served
     async with serve("/", backend=disk.client, cache_directory=cache) as served:
         for name in ("f", "s"):
             disk.fail("open", errors.PermissionDeniedError("another identity"))
@@ -549,5 +591,3 @@ async def test_stats_tell_what_happened(root: Path, tmp_path_factory: pytest.Tem
         assert stats["hdfs_bytes"] == len(LARGE)
         assert isinstance(stats["cache_used_bytes"], int)
         assert stats["cache_used_bytes"] >= len(LARGE)
-
-

@@ -166,7 +166,7 @@ class Inodes(RuleBasedStateMachine):
 
     def expected(self) -> set[int]:
         """Everything that is referred to, and the parents of that."""
-        alive = {ROOT}
+        alive: set[int] = {ROOT}
         for number in self.names:
             if self.counts.get(number) or self.opened.get(number):
                 node: int | None = number

@@ -110,7 +110,7 @@ class BlockCache:
         fill.finished()
 
     def abandon(self, block: CachedBlock) -> None:
-        """Believe no longer in the load that should bring `block`: what it has not brought is loaded anew when asked."""
+        """Give up on the load that should bring `block`: what it has not brought is loaded anew when asked for."""
         for fill in self._fills:
             if block in fill.blocks:
                 fill.cancel()
@@ -132,13 +132,13 @@ class BlockCache:
 
     def _trim(self) -> None:
         """Let the least recently used blocks go when there are too many, or too many in memory."""
-        excess = len(self._blocks) - MAX_MAPPED_BLOCKS
         wants_memory = self.budget.used_bytes > self.budget.size_bytes // 2
-        if excess <= 0 and not wants_memory:
+        if len(self._blocks) <= MAX_MAPPED_BLOCKS and not wants_memory:
             return
-        for block in list(self._blocks.values()):
-            if not block.is_complete:
-                continue
+        # Those that load have no descriptors yet, and must not drive out those that are there.
+        complete = [block for block in self._blocks.values() if block.is_complete]
+        excess = len(complete) - MAX_MAPPED_BLOCKS
+        for block in complete:
             if excess > 0:
                 self.drop(block)
                 excess -= 1

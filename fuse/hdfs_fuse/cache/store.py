@@ -106,8 +106,9 @@ class StoredBlock:
             OSError: the disk failed; nothing is left there.
         """
         fcntl.flock(self._fd, fcntl.LOCK_SH)
-        self._store.seal_and_link(self._fd, self._key, self._hash.intdigest())
-        self._verified = os.fstat(self._fd)
+        self._store.seal(self._fd, self._key, self._hash.intdigest())
+        self._verified = os.fstat(self._fd)  # before it has a name: from then on others can write to it
+        self._store.link(self._fd, self._key)
 
     def is_intact(self) -> bool:
         """Whether nobody has written to or truncated the file since it was verified; unnamed ones are out of reach."""
@@ -170,6 +171,7 @@ class BlockStore:
         self._granted_bytes = 0  # may be added without a look at counters and disk
         self._refused_until_s = 0.0
         self._clock_written_s = 0.0
+        self._is_closed = False
         self._has_warned = False
         self._has_warned_of_damage = False
         try:
@@ -185,6 +187,7 @@ class BlockStore:
     def close(self) -> None:
         """Close the counters; blocks stay."""
         self._settle()
+        self._is_closed = True
         self._usage.close()
 
     def used_bytes(self) -> int:
@@ -328,7 +331,8 @@ class BlockStore:
             fd = self._open_temporary(key)
             if os.pwrite(fd, data, 0) != key.length_bytes:
                 raise OSError("short write to the cache")
-            self.seal_and_link(fd, key, xxhash.xxh3_64_intdigest(data))
+            self.seal(fd, key, xxhash.xxh3_64_intdigest(data))
+            self.link(fd, key)
         except OSError as e:
             self._fault("storing a block failed", e)
             return False
@@ -337,16 +341,23 @@ class BlockStore:
                 os.close(fd)
         return True
 
-    def seal_and_link(self, fd: int, key: BlockKey, digest: int) -> None:
-        """Attach the seal to an unnamed file and give it its name.
+    def seal(self, fd: int, key: BlockKey, digest: int) -> None:
+        """Attach the seal to a finished, unnamed file.
 
         Raises:
-            OSError: the disk failed; the file stays unnamed.
+            OSError: the disk failed.
         """
         os.setxattr(fd, _XATTR, self._seal(key, digest))
         if self._now_s is not time.time:
             now_ns = int(self._now_s() * 1e9)
             os.utime(fd, ns=(now_ns, now_ns))
+
+    def link(self, fd: int, key: BlockKey) -> None:
+        """Give a sealed file its name.
+
+        Raises:
+            OSError: the disk failed; the file stays unnamed.
+        """
         try:
             # src_dir_fd makes os.link follow the symbolic link of /proc, as linkat(2) describes for O_TMPFILE.
             os.link(f"/proc/self/fd/{fd}", self.path_of(key.name), src_dir_fd=fd, follow_symlinks=True)
@@ -499,6 +510,8 @@ class BlockStore:
         return True
 
     def _fault(self, event: str, error: OSError) -> None:
+        if self._is_closed:
+            return  # the mount ends, and a load that nobody waits for any more finds its counters closed
         self._on_fault()
         # One line an incident: a broken disk fails for every block.
         log = logger.debug if self._has_warned else logger.warning

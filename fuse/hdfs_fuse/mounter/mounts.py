@@ -34,6 +34,7 @@ _BIND_FLAGS = {
     "relatime": _MS_RELATIME,
 }
 _FUSECTL = "/sys/fs/fuse/connections"
+_MAX_SYMLINKS = 40  # path_resolution(7)
 # The kernel's default for a FUSE mount is 128 KiB; with 8 MiB a mount reads three times as fast from warm blocks.
 READ_AHEAD_KIB = 8192
 # READs of the kernel's read-ahead wait in one queue of 12 by default: too few for 16 readers of small files.
@@ -94,9 +95,22 @@ def _unescape(field: str) -> str:
 
 
 def canonical(path: str) -> str:
-    """`path` as mountinfo would show it. Only its parents are looked at: the path itself may be a mount that hangs."""
-    parent, name = os.path.split(os.path.abspath(path))
-    return os.path.join(os.path.realpath(parent), name) if name else parent
+    """`path` as mountinfo would show it, symlinks followed as mount(2) does.
+
+    Of the path itself only whether it is a symlink is asked (readlink(2)), which no daemon has to answer: it may be a
+    mount that hangs.
+    """
+    for _ in range(_MAX_SYMLINKS):
+        parent, name = os.path.split(os.path.abspath(path))
+        parent = os.path.realpath(parent)
+        if not name:
+            return parent
+        path = os.path.join(parent, name)
+        try:
+            path = os.path.join(parent, os.readlink(path))
+        except OSError:
+            break
+    return path
 
 
 def find(path: str) -> MountEntry | None:

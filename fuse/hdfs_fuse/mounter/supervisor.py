@@ -104,8 +104,13 @@ class Supervisor:
                 cwd="/",
                 start_new_session=True,  # a daemon outlives the terminal and a restart of the node service
             )
-        ours.send(config.to_json())
-        return _Daemon(process, ours, target)
+        daemon = _Daemon(process, ours, target)
+        try:
+            ours.send(config.to_json())
+        except OSError as e:
+            self._kill(daemon)
+            raise MountError(f"{target}: the daemon can't be given its configuration: {e.strerror}") from e
+        return daemon
 
     def _hand_over(self, daemon: _Daemon, config: MountConfig, end_s: float) -> None:
         self._expect(daemon, handover.Connected, end_s)

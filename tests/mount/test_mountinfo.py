@@ -1,0 +1,195 @@
+"""What mounts.py makes of /proc/self/mountinfo and of paths, with real mounts under odd names."""
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hdfs_fuse.config import MountConfig
+from hdfs_fuse.errors import HdfsFuseError, MountError, NotDirectoryError, NotFoundError
+from hdfs_fuse.mounter import mounts
+from hdfs_fuse.mounter.supervisor import Supervisor
+
+from tests.mount.local import mounted
+from tests.support.leftovers import processes_with
+
+Mounter = Callable[[Path], None]
+
+
+@pytest.fixture
+def mount_tmpfs(tmp_path: Path) -> Iterator[Mounter]:
+    made: list[Path] = []
+
+    def mount(path: Path) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "some source", path], check=True, timeout=30)
+        made.append(path)
+
+    yield mount
+    for path in reversed(made):
+        subprocess.run(["umount", "-l", path], check=False, timeout=30, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["plain", "a b", "tab\there", "new\nline", "back\\slash", "hash#", "é ✓", "a - b", "\\040", "trailing ", "\udcff"],
+    ids=ascii,
+)
+def test_mountpoints_of_any_name_are_found_and_unmounted(tmp_path: Path, mount_tmpfs: Mounter, name: str) -> None:
+    path = tmp_path / name
+    assert mounts.find(str(path)) is None
+    mount_tmpfs(path)
+    entry = mounts.find(str(path))
+    assert entry is not None
+    assert entry.mountpoint == str(path)
+    assert (entry.fstype, entry.source, entry.root) == ("tmpfs", "some source", "/")
+    assert entry.device == f"{os.major(path.stat().st_dev)}:{os.minor(path.stat().st_dev)}"
+    assert "rw" in entry.options
+    assert "size=64k" in entry.super_options
+    assert mounts.is_alive(str(path))
+    mounts.unmount(str(path))
+    assert mounts.find(str(path)) is None
+    mounts.unmount(str(path))
+
+
+def test_the_topmost_of_several_mounts_counts_and_all_are_removed(tmp_path: Path, mount_tmpfs: Mounter) -> None:
+    for _ in range(3):
+        mount_tmpfs(tmp_path / "m")
+    ids = [entry.mount_id for entry in mounts.entries() if entry.mountpoint == str(tmp_path / "m")]
+    entry = mounts.find(str(tmp_path / "m"))
+    assert entry is not None
+    assert entry.mount_id == ids[-1]
+    assert len(ids) == 3
+    mounts.unmount(str(tmp_path / "m"))
+    assert mounts.find(str(tmp_path / "m")) is None
+
+
+def test_a_path_below_a_mount_is_no_mount(tmp_path: Path, mount_tmpfs: Mounter) -> None:
+    mount_tmpfs(tmp_path / "m")
+    (tmp_path / "m" / "below").mkdir()
+    assert mounts.find(str(tmp_path / "m" / "below")) is None
+    assert mounts.find(str(tmp_path)) is None
+    mounts.unmount(str(tmp_path / "m" / "below"))
+    assert mounts.find(str(tmp_path / "m")) is not None
+
+
+@pytest.mark.parametrize("spelling", ["{}/m/", "{}//m", "{}/x/../m", "{}/./m/.", "{}/parent-link/m"])
+def test_other_spellings_of_a_path(tmp_path: Path, mount_tmpfs: Mounter, spelling: str) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "parent-link").symlink_to(tmp_path)
+    mount_tmpfs(tmp_path / "m")
+    assert mounts.find(spelling.format(tmp_path)) is not None
+
+
+def test_the_root_is_a_mount() -> None:
+    assert mounts.find("/") is not None
+    assert mounts.canonical("/") == "/"
+
+
+def test_a_bind_mount_refuses_options_that_it_does_not_know(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(MountError, match=r"bogus.*accepted are rw, ro"):
+        mounts.bind(str(tmp_path / "a"), str(tmp_path / "b"), read_only=True, options=["bogus"])
+    assert mounts.find(str(tmp_path / "b")) is None
+    with pytest.raises(MountError, match="No such file"):
+        mounts.bind(str(tmp_path / "absent"), str(tmp_path / "b"), read_only=True)
+
+
+def test_a_bind_mount_shows_the_same_and_keeps_its_flags(tmp_path: Path, mount_tmpfs: Mounter) -> None:
+    mount_tmpfs(tmp_path / "a")
+    (tmp_path / "a" / "file").write_bytes(b"x")
+    (tmp_path / "b").mkdir()
+    mounts.bind(str(tmp_path / "a"), str(tmp_path / "b"), read_only=True, options=["noexec", "rw"])
+    try:
+        entry = mounts.find(str(tmp_path / "b"))
+        assert entry is not None
+        assert {"ro", "noexec"} <= entry.options
+        with pytest.raises(OSError, match="Read-only"):
+            (tmp_path / "b" / "file").write_bytes(b"y")
+        (tmp_path / "a" / "file").write_bytes(b"z")
+        assert (tmp_path / "b" / "file").read_bytes() == b"z"
+    finally:
+        mounts.unmount(str(tmp_path / "b"))
+    assert mounts.find(str(tmp_path / "a")) is not None
+
+
+# --- mountpoints ---
+
+
+def test_a_symlink_to_a_mountpoint_is_the_mountpoint(tmp_path: Path) -> None:
+    """The kernel mounts on what a symlink names: it must be found there again, and nothing may be left."""
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "file").write_bytes(b"content")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "real").mkdir()
+    (tmp_path / "a" / "mnt").symlink_to("../real")
+    with mounted(f"file://{tmp_path}/source", tmp_path / "a") as mount:
+        assert (tmp_path / "real" / "file").read_bytes() == b"content"
+        assert mounts.find(str(tmp_path / "real")) is not None
+        assert mounts.find(str(mount.path)) is not None
+    assert mounts.find(str(tmp_path / "real")) is None
+
+
+def test_a_mountpoint_that_is_a_dangling_or_looping_symlink(tmp_path: Path) -> None:
+    supervisor = Supervisor(str(tmp_path / "run"), str(tmp_path / "log"))
+    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "to-file").symlink_to("file")
+    for name, kind in (("dangling", NotFoundError), ("loop", MountError), ("to-file", NotDirectoryError)):
+        with pytest.raises(kind):
+            supervisor.mount(MountConfig(uri=f"file://{tmp_path}"), str(tmp_path / name))
+
+
+def test_a_configuration_that_does_not_fit_is_refused_and_leaves_no_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HDFS_CSI_TEST_MARK", str(tmp_path))
+    (tmp_path / "mnt").mkdir()
+    supervisor = Supervisor(str(tmp_path / "run"), str(tmp_path / "log"))
+    config = MountConfig(uri=f"file://{tmp_path}", hadoop_properties={"x": "y" * (1 << 20)})
+    with pytest.raises(HdfsFuseError, match="configuration"):
+        supervisor.mount(config, str(tmp_path / "mnt"))
+    assert not processes_with("HDFS_CSI_TEST_MARK", str(tmp_path))
+    assert mounts.find(str(tmp_path / "mnt")) is None
+
+
+def test_a_daemon_that_dies_at_once_is_an_error_and_leaves_no_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HDFS_CSI_TEST_MARK", str(tmp_path))
+    monkeypatch.setenv("HDFS_FUSE_LOG_LEVEL", "NO_SUCH_LEVEL")
+    (tmp_path / "mnt").mkdir()
+    supervisor = Supervisor(str(tmp_path / "run"), str(tmp_path / "log"))
+    with pytest.raises(MountError):
+        supervisor.mount(MountConfig(uri=f"file://{tmp_path}"), str(tmp_path / "mnt"))
+    assert not processes_with("HDFS_CSI_TEST_MARK", str(tmp_path))
+    assert mounts.find(str(tmp_path / "mnt")) is None
+
+
+def test_mounting_and_unmounting_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    with mounted(f"file://{tmp_path}/source", tmp_path) as mount:
+        runtime = Path(mount.supervisor.runtime_dir)
+        before = len(os.listdir("/proc/self/fd"))
+        assert list(runtime.iterdir())
+        mount.supervisor.unmount(str(mount.path))
+        assert not list(runtime.iterdir())
+        for _ in range(3):
+            mount.supervisor.mount(MountConfig(uri=f"file://{tmp_path}/source"), str(mount.path))
+            mount.supervisor.unmount(str(mount.path))
+        assert len(os.listdir("/proc/self/fd")) <= before
+        assert not list(runtime.iterdir())
+
+
+def test_a_mount_that_fails_leaves_no_directory(tmp_path: Path) -> None:
+    (tmp_path / "mnt").mkdir()
+    supervisor = Supervisor(str(tmp_path / "run"), str(tmp_path / "log"))
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        with pytest.raises(NotFoundError):
+            supervisor.mount(MountConfig(uri=f"file://{tmp_path}/absent"), str(tmp_path / "mnt"))
+    assert not (tmp_path / "run").exists() or not list((tmp_path / "run").iterdir())
+    assert len(os.listdir("/proc/self/fd")) <= before

@@ -1,0 +1,172 @@
+"""Loads that several open files share: the one that began a load closes, breaks or hangs, and the others go on."""
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+from hdfs_fuse import errors
+from hdfs_fuse.backend.local import LocalBackend, LocalReader
+from hdfs_fuse.inodes import ROOT
+
+from tests.model.harness import KIB, PATIENCE_S, eventually, serve
+
+LARGE = os.urandom(300 * KIB)
+SMALL = os.urandom(5000)
+
+
+class Holding(LocalBackend):
+    """Real files, whose first transfer waits until it is let go on, and then breaks if so ordered."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.go_on = threading.Event()
+        self.failure: errors.HdfsFuseError | None = None
+
+    def open(self, path: str) -> "HoldingReader":  # type: ignore[override]
+        reader = super().open(path)
+        return HoldingReader(self, reader)
+
+    def hold(self) -> None:
+        """Called at the start of each transfer."""
+        if not self.entered.is_set():
+            self.entered.set()
+            assert self.go_on.wait(PATIENCE_S)
+            if self.failure is not None:
+                raise self.failure
+
+
+class HoldingReader:
+    """base.FileReader that asks its backend first."""
+
+    def __init__(self, backend: Holding, reader: LocalReader) -> None:
+        self._backend = backend
+        self._reader = reader
+        self.length_bytes = reader.length_bytes
+
+    def read(self, start: int, stop: int) -> bytes:
+        self._backend.hold()
+        return self._reader.read(start, stop)
+
+    def stream(self, start: int, stop: int) -> Iterator[bytes]:
+        chunks = self._reader.stream(start, stop)
+        self._backend.hold()
+        yield from chunks
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "large").write_bytes(LARGE)
+    (tmp_path / "small").write_bytes(SMALL)
+    return tmp_path
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("failure", [None, errors.UnavailableError("broken")], ids=["goes on", "breaks"])
+@pytest.mark.parametrize("has_cache", [True, False], ids=["disk", "memory"])
+async def test_who_waits_for_the_load_of_a_file_that_closes_gets_its_bytes(
+    root: Path, tmp_path_factory: pytest.TempPathFactory, failure: errors.HdfsFuseError | None, has_cache: bool
+) -> None:
+    backend = Holding()
+    cache = tmp_path_factory.mktemp("cache") if has_cache else None
+    async with serve(root, backend=lambda: backend, cache_directory=cache) as served:
+        number = (await served.fs.lookup(ROOT, "large")).number
+        one, _ = await served.fs.open(number)
+        other, _ = await served.fs.open(number)
+        results: list[bytes] = []
+
+        async def read(handle: int) -> None:
+            results.append(await served.read(handle, 0, 64 * KIB))
+
+        async with trio.open_nursery() as nursery:
+            async with trio.open_nursery() as interrupted:
+                interrupted.start_soon(read, one)
+                await eventually(backend.entered.is_set)
+                nursery.start_soon(read, other)
+                await trio.testing.wait_all_tasks_blocked()
+                interrupted.cancel_scope.cancel()
+            served.fs.release(one)
+            backend.failure = failure
+            backend.go_on.set()
+        assert results == [LARGE[: 64 * KIB]]
+        assert await served.read(other, 0, len(LARGE)) == LARGE
+        served.fs.release(other)
+
+
+@pytest.mark.trio
+async def test_who_waits_for_a_small_file_that_closes_gets_its_bytes(root: Path) -> None:
+    backend = Holding()
+    backend.entered.set()  # the open reads the file; that may pass
+    async with serve(root, backend=lambda: backend) as served:
+        number = (await served.fs.lookup(ROOT, "small")).number
+        handle, _ = await served.fs.open(number)  # from now on this identity is known to be allowed
+        served.fs.release(handle)
+        backend.entered.clear()
+        one, _ = await served.fs.open(number)
+        other, _ = await served.fs.open(number)
+        results: list[bytes] = []
+
+        async def read(handle: int) -> None:
+            results.append(await served.read(handle, 0, 64 * KIB))
+
+        async with trio.open_nursery() as nursery:
+            async with trio.open_nursery() as interrupted:
+                interrupted.start_soon(read, one)
+                await eventually(backend.entered.is_set)
+                nursery.start_soon(read, other)
+                await trio.testing.wait_all_tasks_blocked()
+                interrupted.cancel_scope.cancel()
+            served.fs.release(one)
+            backend.failure = errors.UnavailableError("broken")
+            backend.go_on.set()
+        assert results == [SMALL]
+        served.fs.release(other)
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("name", ["large", "small"])
+async def test_a_load_that_hangs_fails_its_readers_and_not_those_after_them(root: Path, name: str) -> None:
+    backend = Holding()
+    backend.entered.set()
+    async with serve(root, backend=lambda: backend, call_deadline_s=0.5) as served:
+        number = (await served.fs.lookup(ROOT, name)).number
+        handle, _ = await served.fs.open(number)
+        if name == "small":  # the open has read it: a second handle asks again
+            served.fs.release(handle)
+            handle, _ = await served.fs.open(number)
+        backend.entered.clear()
+        with pytest.raises(errors.DeadlineError):
+            await served.read(handle, 0, 1000)
+        content = (root / name).read_bytes()
+        assert await served.read(handle, 0, 1000) == content[:1000]
+        assert await served.read(handle, 0, len(content)) == content
+        backend.go_on.set()
+        served.fs.release(handle)
+
+
+@pytest.mark.trio
+async def test_a_listing_that_hangs_can_be_repeated(root: Path) -> None:
+    go_on = threading.Event()
+    calls: list[str] = []
+
+    class HangingList(LocalBackend):
+        def list(self, path: str):  # type: ignore[no-untyped-def]
+            calls.append(path)
+            if len(calls) == 1:
+                assert go_on.wait(PATIENCE_S)
+            yield from super().list(path)
+
+    async with serve(root, backend=HangingList, call_deadline_s=0.5) as served:
+        directory = served.fs.directory(await served.fs.opendir(ROOT))
+        with pytest.raises(errors.DeadlineError):
+            await directory.entry(0)
+        names: list[str] = []
+        while (status := await directory.entry(len(names))) is not None:
+            names.append(status.name)
+        assert sorted(names) == ["large", "small"]
+        go_on.set()
