@@ -8,6 +8,8 @@ from hdfs_fuse.config import MIB
 
 # How far from the expected offset a READ may start and still belong to a sequence: the kernel's own read-ahead.
 _SLACK_BYTES = 8 * MIB
+# The kernel's first READ is this large only for an application that reads more than a few pages.
+_LARGE_READ_BYTES = 64 << 10
 # The first sequential READ asks for one block and the window then doubles: a reader of a file's head wastes little.
 _FIRST_WINDOW_BYTES = 4 * MIB
 
@@ -25,7 +27,7 @@ class Prefetcher:
         """Read ahead at most `max_window_bytes`; 0 never reads ahead."""
         self._max_window_bytes = max_window_bytes
         self._window_bytes = 0
-        self._expected = 0  # a reader that starts at the beginning is taken for sequential at once
+        self._expected = 0  # a reader that starts at the beginning with a large READ is sequential at once
         self.is_sequential = False
 
     def observe(self, start: int, stop: int) -> int:
@@ -35,10 +37,11 @@ class Prefetcher:
             Up to which byte the file should be loaded or loading: at least `stop` for a sequence; `start` for a
             random read, which asks for nothing but itself.
         """
-        self.is_sequential = self._expected - _SLACK_BYTES <= start <= self._expected + _SLACK_BYTES and (
-            # From the very first READ, only the beginning counts: a seek near it is still a seek.
-            self._window_bytes > 0 or start == self._expected
-        )
+        is_near = self._expected - _SLACK_BYTES <= start <= self._expected + _SLACK_BYTES
+        # Before there is a window only the expected offset counts: a seek near it is still a seek. And a small READ of
+        # the beginning may be all that somebody wants, a file's magic number say: it is answered by itself.
+        begins = start == self._expected and (start > 0 or stop - start >= _LARGE_READ_BYTES)
+        self.is_sequential = (is_near and self._window_bytes > 0) or begins
         if not self.is_sequential:
             self._window_bytes = 0
             self._expected = stop

@@ -444,7 +444,7 @@ class Cache(RuleBasedStateMachine):
 
 
 Cache.TestCase.settings = settings(
-    max_examples=60,
+    max_examples=40,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
@@ -458,7 +458,7 @@ def test_nothing_is_left_open(tmp_path: Path) -> None:
         _loop.append(Loop())
     gc.collect()
     before = descriptors()
-    for seed in range(12):
+    for seed in range(8):
         _run_random_orders(seed)
     _loop[0].wait(lambda: descriptors() <= before, f"{descriptors()} descriptors are {before} again")
 

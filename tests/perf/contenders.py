@@ -87,9 +87,13 @@ class Worker:
             raise ContenderError(answer.error)
         return answer
 
-    def close(self) -> None:
-        """End it. One that hangs in a mount ends when the mount does."""
+    def kill_nowait(self) -> None:
+        """Begin to end it. One that hangs in a mount ends when the mount does."""
         self._process.kill()
+
+    def close(self) -> None:
+        """End it."""
+        self.kill_nowait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe:
                 with contextlib.suppress(OSError):
@@ -229,7 +233,9 @@ class Mounted(Contender, ABC):
 
     def close(self) -> None:
         """See Contender."""
-        # First the mount: a client that hangs in it ends only then.
+        # The mount in between: a client that hangs in it ends only then, and is not to complain of its end.
+        if self._worker is not None:
+            self._worker.kill_nowait()
         self._unmount()
         super().close()
         shutil.rmtree(self._cache, ignore_errors=True)

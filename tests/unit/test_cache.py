@@ -178,12 +178,14 @@ async def test_a_failure_comes_to_all_who_wait_and_the_block_can_be_loaded_again
 @pytest.mark.trio
 async def test_a_stream_that_ends_short_is_an_error_never_zeros(on_disk: BlockCache) -> None:
     gate = Gate(DATA)
-    gate.release()
     gate.fail_at(BLOCK + 5, None)
     on_disk.load(KEYS, 0, 3, gate.load)
+    broken = on_disk.get(KEYS, 1)
+    assert broken is not None
+    gate.release()
     assert await wait(on_disk, 0) == block_data(0)
     with pytest.raises(errors.ShortReadError):
-        await wait(on_disk, 1)
+        await broken.wait_filled(broken.key.length_bytes)
     assert on_disk.store is not None
     assert not on_disk.store.contains(KEYS[1])
 
@@ -193,11 +195,13 @@ async def test_an_unexpected_exception_is_an_error_of_ours(
     in_memory: BlockCache, caplog: pytest.LogCaptureFixture
 ) -> None:
     gate = Gate(DATA)
-    gate.release()
     gate.fail_at(5, ZeroDivisionError("bug"))
     in_memory.load(KEYS, 0, 1, gate.load)
+    block = in_memory.get(KEYS, 0)
+    assert block is not None
+    gate.release()
     with pytest.raises(BlockUnavailableError, match="bug"):
-        await wait(in_memory, 0)
+        await block.wait_filled(BLOCK)
     assert "block load failed unexpectedly" in caplog.text
 
 

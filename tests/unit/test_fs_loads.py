@@ -9,16 +9,17 @@ import pytest
 import trio
 from hdfs_fuse import errors
 from hdfs_fuse.backend.local import LocalBackend, LocalReader
+from hdfs_fuse.cache.keys import BlockKeys, FileVersion
 from hdfs_fuse.inodes import ROOT
 
-from tests.model.harness import KIB, PATIENCE_S, eventually, serve
+from tests.model.harness import KIB, PATIENCE_S, Served, eventually, serve
 
 LARGE = os.urandom(300 * KIB)
 SMALL = os.urandom(5000)
 
 
 class Holding(LocalBackend):
-    """Real files, whose first transfer waits until it is let go on, and then breaks if so ordered."""
+    """Real files; the first transfer of their beginning waits until it is let go on, and then breaks if so ordered."""
 
     def __init__(self) -> None:
         self.entered = threading.Event()
@@ -29,9 +30,9 @@ class Holding(LocalBackend):
         reader = super().open(path)
         return HoldingReader(self, reader)
 
-    def hold(self) -> None:
-        """Called at the start of each transfer."""
-        if not self.entered.is_set():
+    def hold(self, start: int) -> None:
+        """Called when a transfer begins."""
+        if start == 0 and not self.entered.is_set():
             self.entered.set()
             assert self.go_on.wait(PATIENCE_S)
             if self.failure is not None:
@@ -47,12 +48,12 @@ class HoldingReader:
         self.length_bytes = reader.length_bytes
 
     def read(self, start: int, stop: int) -> bytes:
-        self._backend.hold()
+        self._backend.hold(start)
         return self._reader.read(start, stop)
 
     def stream(self, start: int, stop: int) -> Iterator[bytes]:
         chunks = self._reader.stream(start, stop)
-        self._backend.hold()
+        self._backend.hold(start)
         yield from chunks
 
     def close(self) -> None:
@@ -64,6 +65,14 @@ def root(tmp_path: Path) -> Path:
     (tmp_path / "large").write_bytes(LARGE)
     (tmp_path / "small").write_bytes(SMALL)
     return tmp_path
+
+
+async def forgotten(served: Served, path: Path) -> None:
+    """Wait until the load of a small file, which ends a little after its readers have it, is out of reach."""
+    status = LocalBackend().status(str(path))
+    version = FileVersion("local", str(path), status.mtime_ms, status.length_bytes)
+    keys = BlockKeys(version, served.config.cache.block_size_bytes)
+    await eventually(lambda: not served.cache.is_known(keys, 0))
 
 
 @pytest.mark.trio
@@ -106,6 +115,7 @@ async def test_who_waits_for_a_small_file_that_closes_gets_its_bytes(root: Path)
         number = (await served.fs.lookup(ROOT, "small")).number
         handle, _ = await served.fs.open(number)  # from now on this identity is known to be allowed
         served.fs.release(handle)
+        await forgotten(served, root / "small")
         backend.entered.clear()
         one, _ = await served.fs.open(number)
         other, _ = await served.fs.open(number)
@@ -139,6 +149,7 @@ async def test_a_load_that_hangs_fails_its_readers_and_not_those_after_them(root
         if name == "small":  # the open has read it: a second handle asks again
             served.fs.release(handle)
             handle, _ = await served.fs.open(number)
+            await forgotten(served, root / "small")
         backend.entered.clear()
         with pytest.raises(errors.DeadlineError):
             await served.read(handle, 0, 1000)

@@ -18,6 +18,14 @@ def test_a_reader_from_the_start_is_sequential_at_once() -> None:
     assert prefetcher.is_sequential
 
 
+def test_a_small_read_of_the_beginning_is_answered_by_itself() -> None:
+    prefetcher = Prefetcher(WINDOW)
+    assert prefetcher.observe(0, 16 * KIB) == 0
+    assert not prefetcher.is_sequential
+    assert prefetcher.observe(16 * KIB, READ) == READ + 4 * MIB
+    assert prefetcher.is_sequential
+
+
 def test_the_window_doubles_up_to_its_bound() -> None:
     prefetcher = Prefetcher(WINDOW)
     ahead = [prefetcher.observe(i * READ, (i + 1) * READ) - (i + 1) * READ for i in range(8)]

@@ -299,13 +299,15 @@ def test_read_nowait_leaves_what_is_not_in_memory(disk: Disk) -> None:
     assert disk.store.read_nowait(KEY) == content_of(KEY)
 
 
-def test_read_nowait_leaves_a_use_that_must_be_noted(disk: Disk) -> None:
+def test_read_nowait_leaves_its_use_to_be_noted(disk: Disk) -> None:
     disk.store.put(KEY, content_of(KEY))
     disk.now_s += 100
-    assert disk.store.read_nowait(KEY) is None
-    assert disk.store.read(KEY) == content_of(KEY)
+    assert disk.store.read_nowait(KEY) == content_of(KEY)
+    assert disk.store.unnoted_uses == 1
+    disk.store.note_uses()
     assert disk.path(KEY).stat().st_atime == pytest.approx(disk.now_s, abs=1e-3)
     assert disk.store.read_nowait(KEY) == content_of(KEY)
+    assert disk.store.unnoted_uses == 0
 
 
 def test_a_use_is_noted_and_changes_no_version(disk: Disk) -> None:

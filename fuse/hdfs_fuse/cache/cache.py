@@ -18,6 +18,8 @@ from hdfs_fuse.workers import Workers
 MAX_MAPPED_BLOCKS = 256
 # For blocks that the disk does not take. Well below the 200 MiB that a loaded mount may use.
 MEMORY_BYTES = 64 << 20
+# Uses of small blocks are written down so many at a time.
+_NOTED_USES = 32
 
 
 class BlockCache:
@@ -75,7 +77,10 @@ class BlockCache:
         """A small block's content if it can be had without waiting for the disk; None otherwise."""
         if self.store is None or key.name in self._blocks:
             return None
-        return self.store.read_nowait(key)
+        data = self.store.read_nowait(key)
+        if self.store.unnoted_uses >= _NOTED_USES:
+            self._workers.submit(self.store.note_uses)
+        return data
 
     def load_small(
         self, key: BlockKey, read: Callable[[int, int], bytes], check: Callable[[], object] | None = None
@@ -106,7 +111,6 @@ class BlockCache:
             # Also those that were taken out of reach while they were loading: nobody else would close them.
             if not block.is_complete or self._blocks.get(block.key.name) is not block:
                 self.drop(block)
-        self._trim()
         fill.finished()
 
     def abandon(self, block: CachedBlock) -> None:

@@ -167,6 +167,7 @@ class BlockStore:
         self._on_evict = on_evict
         self._mutex = threading.Lock()  # room: one thread of a process at a time looks for it
         self._counting = threading.Lock()
+        self._unnoted: list[BlockKey] = []
         self._uncounted: dict[int, int] = {}
         self._granted_bytes = 0  # may be added without a look at counters and disk
         self._refused_until_s = 0.0
@@ -186,6 +187,7 @@ class BlockStore:
 
     def close(self) -> None:
         """Close the counters; blocks stay."""
+        self.note_uses()
         self._settle()
         self._is_closed = True
         self._usage.close()
@@ -247,7 +249,10 @@ class BlockStore:
         return None
 
     def read_nowait(self, key: BlockKey) -> bytes | None:
-        """`read`, but only as far as the kernel has the block in memory: never waits for the disk."""
+        """`read`, but only as far as the kernel has the block in memory: never waits for the disk.
+
+        Writing its last use down may wait: `note_uses` does that, when `unnoted_uses` says that it is worth a thread.
+        """
         fd = open_cached(self.path_of(key.name))
         if fd < 0:
             return None
@@ -259,13 +264,29 @@ class BlockStore:
             if os.getxattr(fd, _XATTR) != self._seal(key, xxhash.xxh3_64_intdigest(data)):
                 return None
             if self._now_s() - os.fstat(fd).st_atime_ns / 1e9 >= TOUCH_INTERVAL_S:
-                return None  # its last use must be written down, which may wait: leave that to `read`
+                self._unnoted.append(key)
         except OSError:
             return None
         else:
             return data
         finally:
             os.close(fd)
+
+    @property
+    def unnoted_uses(self) -> int:
+        """How many uses `read_nowait` has left to be written down."""
+        return len(self._unnoted)
+
+    def note_uses(self) -> None:
+        """Write down the uses that `read_nowait` has left."""
+        unnoted, self._unnoted = self._unnoted, []
+        for key in unnoted:
+            fd = self._open_fd(key)
+            if fd >= 0:
+                try:
+                    self._touch(fd, os.fstat(fd))
+                finally:
+                    os.close(fd)
 
     def _open_fd(self, key: BlockKey) -> int:
         try:
