@@ -14,9 +14,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import FrameType
 
 import click
 import grpc
@@ -32,6 +31,7 @@ from tests.e2e.pod import CAPABILITY, Pod, PodError, Reading, end_mounts
 from tests.support.cache import SetupError
 from tests.support.dataset import GIB, MIB, DataFile, images, shards, upload
 from tests.support.local_hdfs import LocalHdfs, LocalHdfsError
+from tests.support.signals import exit_on, handle_signals
 
 DATA = "/datasets/animals"
 CLAIMS = "/volumes"
@@ -39,7 +39,6 @@ CLAIMS = "/volumes"
 NOBODY = 65534
 READERS = 16
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _console = Console(highlight=False)
 
@@ -58,7 +57,7 @@ _FAILURES = (DemoError, PodError, SetupError, LocalHdfsError, AssertionError, Hd
 @click.option("--keep/--no-keep", envvar="KEEP", default=False, help="Leave it all running until Ctrl-C.")
 def main(image_count: int, big_mib: int, keep: bool) -> None:
     """Parse options, and turn what can be expected to go wrong into one line and exit status 1."""
-    _handle_signals(_end_on_signal)
+    handle_signals(exit_on(_console))
     started = time.monotonic()
     try:
         if os.geteuid() != 0:
@@ -68,7 +67,7 @@ def main(image_count: int, big_mib: int, keep: bool) -> None:
                 Demo(stack, [*images(image_count), *shards(1, big_mib * MIB)]).run(keep=keep)
             finally:
                 # Teardown takes seconds, and an impatient second Ctrl-C would leave the rest behind.
-                _handle_signals(signal.SIG_IGN)
+                handle_signals(signal.SIG_IGN)
     except _FAILURES as e:
         _console.print(f"\n[bold red]failed:[/] {escape(str(e))}", soft_wrap=True)
         sys.exit(1)
@@ -240,9 +239,9 @@ To end it: Ctrl-C here, or: kill {os.getpid()}""",
             soft_wrap=True,
         )
         ending = threading.Event()
-        _handle_signals(lambda *_: ending.set())
+        handle_signals(lambda *_: ending.set())
         ending.wait()
-        _handle_signals(_end_on_signal)
+        handle_signals(exit_on(_console))
         _console.print()
 
     # --- telling ---
@@ -277,16 +276,6 @@ def _progress() -> Iterator[Progress]:
     columns = (TextColumn("   {task.description:<10}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
     with Progress(*columns, console=_console) as progress:
         yield progress
-
-
-def _end_on_signal(number: int, _frame: FrameType | None) -> None:
-    _console.print(f"\n{signal.Signals(number).name}: taking everything down", markup=False)
-    sys.exit(128 + number)
-
-
-def _handle_signals(handler: Callable[[int, FrameType | None], object] | signal.Handlers) -> None:
-    for number in _SIGNALS:
-        signal.signal(number, handler)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import FrameType
 
 import click
 import msgspec
@@ -50,13 +49,13 @@ from tests.support.cache import SetupError
 from tests.support.dataset import MIB
 from tests.support.libhdfs import libhdfs_environment
 from tests.support.local_hdfs import LocalHdfs, LocalHdfsError
+from tests.support.signals import exit_on, handle_signals
 
 ALL = (RAW, RAW_ARROW, MOUNT, MOUNT_ARROW, RCLONE, LOCAL)
 
 # Of the files of 8 MiB; all would take longer than some of the measurements.
 _SHARDS_VERIFIED = 4
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _FAILURES = (ContenderError, SetupError, LocalHdfsError, HdfsFuseError)
 
 # A table that is read in a log must not be folded to the 80 columns that are assumed there.
@@ -101,7 +100,7 @@ def main(
         sizes = dataclasses.replace(sizes, big_bytes=size_mib * MIB)
     workloads = [workload for workload in WORKLOADS if not only or workload.name in only]
     names = [name for name in ALL if name not in without]
-    _handle_signals(_end_on_signal)
+    handle_signals(exit_on(_console))
     try:
         if os.geteuid() != 0:
             raise SetupError("mounting, and setting a mount's read-ahead, needs root: sudo make bench")
@@ -111,7 +110,7 @@ def main(
                 results = bench.run(fill_memory=fill_memory)
             finally:
                 # Teardown takes seconds, and an impatient second Ctrl-C would leave the rest behind.
-                _handle_signals(signal.SIG_IGN)
+                handle_signals(signal.SIG_IGN)
     except _FAILURES as e:
         _console.print(f"\n[bold red]failed:[/] {escape(str(e))}", soft_wrap=True)
         sys.exit(1)
@@ -316,16 +315,6 @@ def _progress(total: int, what: str) -> Iterator[Callable[[str], None]]:
             progress.update(task, advance=1, description=description)
 
         yield advance
-
-
-def _end_on_signal(number: int, _frame: FrameType | None) -> None:
-    _console.print(f"\n{signal.Signals(number).name}: taking everything down", markup=False)
-    sys.exit(128 + number)
-
-
-def _handle_signals(handler: Callable[[int, FrameType | None], object] | signal.Handlers) -> None:
-    for number in _SIGNALS:
-        signal.signal(number, handler)
 
 
 if __name__ == "__main__":
