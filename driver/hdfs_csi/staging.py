@@ -15,13 +15,12 @@ from typing import Protocol
 import msgspec
 from hdfs_fuse.config import MountConfig
 from hdfs_fuse.errors import AlreadyExistsError, DirectoryNotEmptyError, MountError
+from hdfs_fuse.mounter.mounts import FSTYPE
 
 from hdfs_csi.errors import NotReadyError
 from hdfs_csi.volume import VolumeSpec, volume_spec
 
 log = logging.getLogger(__name__)
-
-FSTYPE = "fuse.hdfs"
 
 # The kubelet gives an RPC two minutes (csiTimeout); a mount that takes longer than this is stuck.
 MOUNT_DEADLINE_S = 30.0

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from hdfs_csi.staging import FSTYPE, Staging
+from hdfs_csi.staging import Staging
 from hdfs_csi.volume import volume_spec
 from hdfs_fuse.config import MountConfig
 from hdfs_fuse.errors import AlreadyExistsError, MountError, UnavailableError
+from hdfs_fuse.mounter.mounts import FSTYPE
 
 SPEC = volume_spec("my-data", {"uri": "hdfs://nn/data"})
 
