@@ -100,6 +100,10 @@ class Filesystem:
         self._space = _UNKNOWN_SPACE
         self._space_expires_s = float("-inf")
 
+    def _expiry_s(self) -> float:
+        """Until when attributes that come now may be believed, on trio's clock."""
+        return trio.current_time() + self._config.metadata_ttl_s
+
     # --- names and attributes ---
 
     async def lookup(self, parent_number: int, name: str) -> Inode:
@@ -119,7 +123,7 @@ class Filesystem:
             status, expires_s = listed
         else:
             status = await self._status(parent, name)
-            expires_s = trio.current_time() + self._config.metadata_ttl_s
+            expires_s = self._expiry_s()
         return self._remember(parent, name, status, expires_s)
 
     async def _status(self, parent: Inode, name: str) -> FileStatus:
@@ -162,7 +166,7 @@ class Filesystem:
         inode = self.inodes.get(number)
         if trio.current_time() >= inode.expires_s:
             inode.status = await self._status_again(inode)
-            inode.expires_s = trio.current_time() + self._config.metadata_ttl_s
+            inode.expires_s = self._expiry_s()
         return inode
 
     async def _status_again(self, inode: Inode) -> FileStatus:
@@ -233,12 +237,12 @@ class Filesystem:
 
     def enter(self, directory: DirectoryHandle, status: FileStatus) -> Inode:
         """An entry of a listing becomes known to the kernel; as after `lookup`."""
-        expires_s = trio.current_time() + self._config.metadata_ttl_s
+        expires_s = self._expiry_s()
         return self._remember(directory.inode, status.name, status, expires_s)
 
     def note_listed(self, directory: DirectoryHandle, status: FileStatus) -> None:
         """An entry that the kernel gets by name only: keep its attributes for the stat that often follows."""
-        self._listed[directory.inode.number, status.name] = (status, trio.current_time() + self._config.metadata_ttl_s)
+        self._listed[directory.inode.number, status.name] = (status, self._expiry_s())
         if len(self._listed) > _LISTED_MAX:
             self._listed.popitem(last=False)
 

@@ -38,8 +38,9 @@ _CANDIDATES = 64  # blocks looked at for one eviction
 # Making room means listing directories, milliseconds each: do it for many blocks at once, and remember a "no".
 _EVICT_AHEAD = 1 / 64
 _REFUSAL_S = 0.5
-# Room that a process grants itself at once, without asking counters and disk for each small block.
+# Blocks up to this size are admitted and counted in batches: asking counters and disk costs as much as writing one.
 _SMALL_BYTES = 32 << 10
+# Room that a process grants itself at once for them.
 _GRANT_SHARE = 16
 _GRANT_MAX_BYTES = 16 << 20
 _COUNT_BATCH = 64

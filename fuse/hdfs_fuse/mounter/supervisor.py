@@ -4,7 +4,6 @@ import contextlib
 import logging
 import os
 import shutil
-import signal
 import socket
 import stat
 import subprocess
@@ -194,8 +193,7 @@ class Supervisor:
                 daemon.process.wait(max(min(_END_S, end_s - time.monotonic()), 0.1))
             except subprocess.TimeoutExpired:
                 logger.warning("the daemon of %s does not end, killed", target)
-                daemon.process.send_signal(signal.SIGKILL)
-                daemon.process.wait()
+                self._kill(daemon)
         if entry is not None:
             shutil.rmtree(os.path.dirname(stats_path(self.runtime_dir, entry.device)), ignore_errors=True)
 
