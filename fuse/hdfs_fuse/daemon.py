@@ -17,7 +17,7 @@ import msgspec
 import pyfuse3
 import trio
 
-from hdfs_fuse import handover
+from hdfs_fuse import handover, session
 from hdfs_fuse.backend.base import FileKind, FileStatus
 from hdfs_fuse.backend.connect import cluster_id, connect, resolve
 from hdfs_fuse.cache.cache import BlockCache
@@ -101,6 +101,7 @@ class Daemon:
             nursery.start_soon(self._offer_stats, _listen(message.stats_path))
             nursery.start_soon(self._report_serving)
             nursery.start_soon(self._end_on_signal)
+            pyfuse3.trio = session.trio_in_turns()  # type: ignore[attr-defined]
             await pyfuse3.main(min_tasks=_IDLE_TASKS, max_tasks=_MAX_REQUESTS)
             nursery.cancel_scope.cancel()
         self._fs.close()

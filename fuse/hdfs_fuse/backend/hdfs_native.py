@@ -5,13 +5,14 @@ no deadlines: the client has none towards the NameNode, so whoever waits must ha
 """
 
 import contextlib
+import logging
 import os
 import secrets
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 # The public Client only forwards to RawClient; doing without saves an object and a Python call per operation.
-from hdfs_native._internal import RawClient, WriteOptions
+from hdfs_native._internal import RawClient, TrashNotEnabledError, WriteOptions
 
 from hdfs_fuse import errors
 from hdfs_fuse.backend import hadoop_conf
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from hdfs_native._internal import RawFileReader
 
     from hdfs_fuse.backend.webhdfs import WebHdfs
+
+logger = logging.getLogger(__name__)
 
 # What the client runs with where the user's configuration says nothing.
 CLIENT_DEFAULTS: Mapping[str, str] = {
@@ -40,6 +43,8 @@ CLIENT_DEFAULTS: Mapping[str, str] = {
 
 # Parents that make_directory has to create; HDFS would give them the mode of the last component.
 _PARENT_MODE = 0o755
+# The trash, relative to the home directory.
+_TRASH = ".Trash"
 
 
 class HdfsNativeBackend:
@@ -59,6 +64,7 @@ class HdfsNativeBackend:
         self._authority = location.authority
         self._properties = dict(properties)
         self._webhdfs: WebHdfs | None = None
+        self._has_server_defaults = False
         with Translated(self._filesystem, "", "change"):
             # A folder that holds nothing keeps the client from reading HADOOP_CONF_DIR itself.
             self._client = RawClient(self._filesystem, {**CLIENT_DEFAULTS, **properties}, os.devnull)
@@ -80,7 +86,24 @@ class HdfsNativeBackend:
     def open(self, path: str) -> "HdfsNativeReader":
         """See base.Backend."""
         with Translated(self._filesystem, path):
-            return HdfsNativeReader(self._filesystem, path, self._client.read(path))
+            raw = self._client.read(path)
+        if not self._has_server_defaults:
+            self._fetch_server_defaults()
+        return HdfsNativeReader(self._filesystem, path, raw)
+
+    def _fetch_server_defaults(self) -> None:
+        """Have the client learn, while the NameNode answers, whether transfers are encrypted.
+
+        Otherwise its first new connection to a DataNode asks, and a reader can't read while the NameNode is away.
+        Moving the trash itself to the trash changes nothing, and that is the one call for it (Client::trash).
+        """
+        try:
+            with contextlib.suppress(TrashNotEnabledError):
+                self._client.trash(_TRASH)
+        except Exception as e:  # noqa: BLE001  # whatever it is, the next open tries again
+            logger.info("%s: no server defaults: %s", self._filesystem, e)
+        else:
+            self._has_server_defaults = True
 
     def space(self, path: str) -> SpaceUsage:
         """See base.Backend; asked of WebHDFS, since the client's RPC has neither quotas without a walk nor statfs."""
