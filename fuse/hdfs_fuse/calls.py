@@ -63,6 +63,11 @@ class Calls:
         self._workers.submit(job)
         return await trio.lowlevel.wait_task_rescheduled(abort)  # type: ignore[no-any-return]
 
+    def start(self, call: Callable[[], T], answered: Callable[[outcome.Outcome[T]], object]) -> None:
+        """Begin `call()`, which nobody waits for; `answered` gets its result on the event loop, however late."""
+        self._metrics.hdfs_call_count += 1
+        self._workers.submit(lambda: self._workers.notify(answered, outcome.capture(call)))
+
     def _answer(self, waiting: _Call, result: outcome.Outcome[object]) -> None:
         task = waiting.task
         if task is not None:

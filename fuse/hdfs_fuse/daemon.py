@@ -4,6 +4,7 @@ Run as `python -m hdfs_fuse.daemon FD`, where FD is the channel to the superviso
 """
 
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -42,6 +43,8 @@ _CONNECT_DEADLINE_S = 10.0
 # The GIL is handed over after at most this long, in seconds: the default of 5 ms lets a thread that hashes a block
 # keep the event loop from answering.
 _SWITCH_INTERVAL_S = 0.001
+# Objects made, beyond those freed, before the garbage collector looks for cycles among them.
+_GC_THRESHOLD = 50_000
 
 
 class _KernelNotifier:
@@ -89,7 +92,10 @@ class Daemon:
             raise MountError(f"the supervisor sent {message!r} with {len(fds)} descriptors")
         fuse_fd, session_fd = fds
         async with trio.open_nursery() as nursery:
-            cache = BlockCache(store, Workers(config.workers, "load"))
+            loaders = Workers(config.workers, "load")
+            cache = BlockCache(store, loaders)
+            if store is not None:
+                loaders.submit(store.make_shards)
             calls = Calls(Workers(config.workers, "call"), config.call_deadline_s, metrics, backend.discard_client)
             nursery.start_soon(calls.watch)
             inodes = InodeTable(root_path, root_status)
@@ -199,6 +205,9 @@ def main() -> int:
         format="%(asctime)s %(levelname)s hdfs-fuse[%(process)d] %(name)s: %(message)s",
     )
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    # What is loaded now stays, and requests leave hardly any cycles: the default looks for them at every 700 objects.
+    gc.freeze()
+    gc.set_threshold(_GC_THRESHOLD)
     # Blocks in reach take two descriptors each, and the usual soft limit of 1,024 is for programs that use select(2).
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

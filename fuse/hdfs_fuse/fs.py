@@ -6,7 +6,6 @@ changed file gets other cache keys and new pages.
 
 import logging
 import time
-from collections import OrderedDict
 from typing import Protocol
 
 import trio
@@ -29,6 +28,7 @@ from hdfs_fuse.errors import (
 )
 from hdfs_fuse.handles import DirectoryHandle, FileHandle, HandleTable
 from hdfs_fuse.inodes import Inode, InodeTable
+from hdfs_fuse.listings import Listings
 from hdfs_fuse.metrics import Metrics
 from hdfs_fuse.reader import OpenFile, Reader
 
@@ -36,8 +36,6 @@ logger = logging.getLogger(__name__)
 
 # An absence is believed for less long than a presence: somebody may be waiting for a _SUCCESS file.
 NEGATIVE_TTL_S = 5.0
-# Attributes seen in listings, for the stat that follows: about 25 MiB.
-_LISTED_MAX = 50_000
 # Names asked back for each one too many: more than one, since some are in use.
 _ASKED_BACK = 2
 # The NameNode is asked for its space at most this often; df and probes may ask all the time.
@@ -96,7 +94,7 @@ class Filesystem:
         self._calls = calls
         self._files: HandleTable[FileHandle] = HandleTable()
         self._directories: HandleTable[DirectoryHandle] = HandleTable()
-        self._listed: OrderedDict[tuple[int, str], tuple[FileStatus, float]] = OrderedDict()
+        self.listings = Listings(backend, calls, config.metadata_ttl_s)
         self._space = _UNKNOWN_SPACE
         self._space_expires_s = float("-inf")
 
@@ -118,13 +116,12 @@ class Filesystem:
         if inode is not None and now_s < inode.expires_s:
             inode.lookups += 1
             return inode
-        listed = self._listed.get((parent.number, name))
-        if listed is not None and now_s < listed[1]:
-            status, expires_s = listed
-        else:
-            status = await self._status(parent, name)
-            expires_s = self._expiry_s()
-        return self._remember(parent, name, status, expires_s)
+        listed = self.listings.find(parent.number, name)
+        if listed is not None:
+            return self._remember(parent, name, *listed)
+        status = await self._status(parent, name)
+        self.listings.missed(parent.number, self.inodes.path_of(parent))
+        return self._remember(parent, name, status, self._expiry_s())
 
     async def _status(self, parent: Inode, name: str) -> FileStatus:
         try:
@@ -242,9 +239,7 @@ class Filesystem:
 
     def note_listed(self, directory: DirectoryHandle, status: FileStatus) -> None:
         """An entry that the kernel gets by name only: keep its attributes for the stat that often follows."""
-        self._listed[directory.inode.number, status.name] = (status, self._expiry_s())
-        if len(self._listed) > _LISTED_MAX:
-            self._listed.popitem(last=False)
+        self.listings.note(directory.inode.number, status, self._expiry_s())
 
     def releasedir(self, handle: int) -> None:
         """Close a directory."""
@@ -284,7 +279,7 @@ class Filesystem:
         """The attributes of an inode have turned out wrong before their time: the next lookup asks again."""
         inode.expires_s = float("-inf")
         if inode.parent is not None:
-            self._listed.pop((inode.parent.number, inode.name), None)
+            self.listings.disbelieve(inode.parent.number, inode.name)
         self.inodes.detach(inode)
 
     async def _open_version(self, inode: Inode) -> tuple[Reader, bool]:

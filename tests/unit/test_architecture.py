@@ -17,7 +17,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"backend"}),
     frozenset({"prefetch", "inodes", "attrs", "calls", "cache"}),
     frozenset({"reader", "writer"}),
-    frozenset({"handles", "archive"}),
+    frozenset({"handles", "listings", "archive"}),
     frozenset({"fs"}),
     frozenset({"ops"}),
     frozenset({"daemon", "mounter"}),
