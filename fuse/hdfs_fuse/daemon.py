@@ -22,6 +22,7 @@ from hdfs_fuse import handover, session
 from hdfs_fuse.backend.base import FileKind, FileStatus
 from hdfs_fuse.backend.connect import cluster_id, connect, resolve
 from hdfs_fuse.cache.cache import BlockCache
+from hdfs_fuse.cache.loaders import Loaders
 from hdfs_fuse.cache.store import BlockStore
 from hdfs_fuse.calls import Calls
 from hdfs_fuse.config import MountConfig
@@ -92,10 +93,10 @@ class Daemon:
             raise MountError(f"the supervisor sent {message!r} with {len(fds)} descriptors")
         fuse_fd, session_fd = fds
         async with trio.open_nursery() as nursery:
-            loaders = Workers(config.workers, "load")
-            cache = BlockCache(store, loaders)
+            workers = Workers(config.workers, "load")
             if store is not None:
-                loaders.submit(store.make_shards)
+                workers.submit(store.make_shards)
+            cache = BlockCache(store, workers, Loaders(config.to_json(), metrics, nursery))
             calls = Calls(Workers(config.workers, "call"), config.call_deadline_s, metrics, backend.discard_client)
             nursery.start_soon(calls.watch)
             inodes = InodeTable(root_path, root_status)
@@ -140,23 +141,11 @@ class Daemon:
         if not cache.directory:
             return None
         try:
-            return BlockStore(
-                cache.directory,
-                cache.size_bytes,
-                cache.min_free_bytes,
-                on_fault=self._count_fault,
-                on_evict=self._count_evicted,
-            )
+            return BlockStore.of(cache, self._metrics)
         except UnavailableError as e:
             logger.warning("mounting without a cache on disk: %s", e)
             self._metrics.cache_fault_count += 1
             return None
-
-    def _count_fault(self) -> None:
-        self._metrics.cache_fault_count += 1
-
-    def _count_evicted(self, size_bytes: int) -> None:
-        self._metrics.evicted_bytes += size_bytes
 
     def _take_over(self, fuse_fd: int, session_fd: int) -> None:
         """Put the real connection in the place of the socket that FUSE_INIT was replayed from.

@@ -302,11 +302,7 @@ class Filesystem:
     async def _check_readable(self, reader: Reader) -> None:
         """Have the NameNode decide whether this identity may read the file; a small file's bytes come along."""
         if reader.is_small and reader.length_bytes:
-            try:
-                await reader.read_whole_checked()
-            except HdfsFuseError:
-                if not reader.file.is_open:
-                    raise
+            await reader.check_readable()
         else:
             await self._calls.run(reader.file.open)
 

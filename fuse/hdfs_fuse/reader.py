@@ -12,7 +12,7 @@ from hdfs_fuse.backend.base import FileReader, FileStatus
 from hdfs_fuse.backend.resilient import ResilientBackend
 from hdfs_fuse.cache.blocks import BlockUnavailableError, CachedBlock, Content, LoadCancelledError
 from hdfs_fuse.cache.cache import MAX_MAPPED_BLOCKS, BlockCache
-from hdfs_fuse.cache.fill import Fill
+from hdfs_fuse.cache.fill import Fill, SmallFile
 from hdfs_fuse.cache.keys import BlockKeys, FileVersion
 from hdfs_fuse.calls import Calls
 from hdfs_fuse.config import KIB, MountConfig
@@ -44,11 +44,6 @@ class OpenFile:
         self._mutex = threading.Lock()
         self._reader: FileReader | None = None
         self._is_closed = False
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the NameNode has let this identity open it."""
-        return self._reader is not None
 
     def open(self) -> FileReader:
         """The reader, opened at the first call; blocks.
@@ -120,6 +115,7 @@ class Reader:
             metrics: what is counted.
         """
         self.file = file
+        self.path = path
         self.length_bytes = file.status.length_bytes
         version = FileVersion(cluster, path, file.status.mtime_ms, self.length_bytes)
         self._keys = BlockKeys(version, config.cache.block_size_bytes)
@@ -178,28 +174,45 @@ class Reader:
             if self.small_content is not None:
                 self._count(True, self.length_bytes)
             else:
-                self.small_content = await self._load_small()
+                self.small_content = await self._read_small()
         return self.small_content
 
-    async def read_whole_checked(self) -> None:
-        """`read_whole`, once the NameNode has said that this identity may: in one thread, one after the other.
+    async def check_readable(self) -> None:
+        """Have the NameNode decide whether this identity may read a small file; its content comes along.
 
         Raises:
             PermissionDeniedError: it may not.
         """
-        self.small_content = await self._load_small(check=self.file.open)
-
-    async def _load_small(self, check: Callable[[], object] | None = None) -> bytes:
+        block = None
         for _ in range(_ATTEMPTS):
-            block = self._cache.load_small(self._keys[0], self.file.read, check)
+            block = self._load_small(check=self.file.open)
             try:
-                with self._deadline(block):
-                    content = await block.wait_filled(self.length_bytes)
+                self.small_content = await self._small_content(block)
             except LoadCancelledError:
                 continue  # it was that of a handle which has been closed
-            self._count(block.from_disk, self.length_bytes)
-            return content.copy(0, self.length_bytes)
+            except HdfsFuseError:
+                if not block.is_checked:
+                    raise
+            return
+        await self._calls.run(self.file.open)
+
+    async def _read_small(self) -> bytes:
+        for _ in range(_ATTEMPTS):
+            try:
+                return await self._small_content(self._load_small())
+            except LoadCancelledError:
+                continue
         return await self._calls.run(self.file.read, 0, self.length_bytes)
+
+    def _load_small(self, check: Callable[[], object] | None = None) -> CachedBlock:
+        file = SmallFile(self.path, self.file.status.mtime_ms, self.file.read, check)
+        return self._cache.load_small(self._keys[0], file)
+
+    async def _small_content(self, block: CachedBlock) -> bytes:
+        with self._deadline(block):
+            content = await block.wait_filled(self.length_bytes)
+        self._count(block.from_disk, self.length_bytes)
+        return content.copy(0, self.length_bytes)
 
     # --- large files ---
 

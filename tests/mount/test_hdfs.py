@@ -3,14 +3,18 @@
 import errno
 import os
 import random
+import signal
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from hdfs_fuse.errors import PermissionDeniedError
+from hdfs_native import Client
 
 from tests.mount.local import MIB, mounted
+from tests.perf.observe import children_of
 from tests.support.local_hdfs import LocalHdfs
 from tests.support.waiting import wait_until
 
@@ -135,3 +139,37 @@ def test_a_hung_namenode_costs_a_timeout_and_not_the_mount(two_datanodes: LocalH
             hdfs.resume_namenode()
         assert (mount.path / "large").read_bytes() == LARGE
         assert mount.stats()["hdfs_timeout_count"] > 0
+
+
+def test_small_files_are_read_on_when_their_loader_is_killed(hdfs: LocalHdfs, hdfs_dir: str, tmp_path: Path) -> None:
+    contents = {f"{i:03d}": random.Random(i).randbytes(1000 + i) for i in range(300)}
+    client = Client(hdfs.uri)
+
+    def store(name: str) -> None:
+        with client.create(f"{hdfs_dir}/{name}") as writer:
+            writer.write(contents[name])
+
+    with ThreadPoolExecutor(50) as pool:  # each close takes 0.4 s
+        list(pool.map(store, contents))
+    killed: list[int] = []
+    with (
+        mounted(f"{hdfs.uri}{hdfs_dir}", tmp_path, metadata_ttl_s=60.0) as mount,
+        ThreadPoolExecutor(16) as pool,
+    ):
+        daemon = mount.stats()["pid"]
+
+        def read(name: str) -> bytes:
+            if not killed:
+                for pid in children_of(daemon):
+                    killed.append(pid)
+                    os.kill(pid, signal.SIGKILL)
+            return (mount.path / name).read_bytes()
+
+        while not killed:  # until the daemon has found a loader worth starting
+            assert dict(zip(contents, pool.map(read, contents), strict=True)) == contents
+            for name in contents:
+                mount.drop_pages(name)
+            for block in mount.block_files():
+                block.unlink()
+        assert dict(zip(contents, pool.map(read, contents), strict=True)) == contents
+        assert mount.stats()["error_count"] == 0

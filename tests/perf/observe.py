@@ -1,5 +1,6 @@
-"""What a process used: processor time, memory, bytes read; and what a mount's daemon says of itself."""
+"""What a process used with its children: processor time, memory, bytes read; and what a daemon says of itself."""
 
+import contextlib
 import json
 import os
 import socket
@@ -34,12 +35,32 @@ class Memory:
     mapped: int
 
 
+def children_of(pid: int) -> list[int]:
+    """The processes that a process has started and that still run (proc_tid_children(5)); none of one that ended."""
+    children: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            children += map(int, (task / "children").read_text(encoding="ascii").split())
+    return children
+
+
 def memory_of(pid: int) -> Memory:
-    """The memory of a process now.
+    """The memory of a process and its children now.
 
     Raises:
         ProcessLookupError: it has ended.
     """
+    memory = _memory_of_one(pid)
+    for child in children_of(pid):
+        with contextlib.suppress(ProcessLookupError):
+            more = memory_of(child)
+            memory = Memory(
+                memory.resident + more.resident, memory.anonymous + more.anonymous, memory.mapped + more.mapped
+            )
+    return memory
+
+
+def _memory_of_one(pid: int) -> Memory:
     try:
         lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
@@ -50,13 +71,17 @@ def memory_of(pid: int) -> Memory:
 
 
 def cpu_s_of(pid: int) -> float:
-    """Processor time of a process, in user and kernel, in seconds (proc_pid_stat(5), fields 14 and 15).
+    """Processor time of a process and its children, in user and kernel, in seconds (proc_pid_stat(5), fields 14 to 17).
 
     Raises:
         FileNotFoundError: it has ended.
     """
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+    running_s = 0.0
+    for child in children_of(pid):
+        with contextlib.suppress(FileNotFoundError):
+            running_s += cpu_s_of(child)
+    return running_s + sum(map(int, fields[11:15])) / _TICKS_PER_S
 
 
 def read_bytes_of(pid: int) -> int:

@@ -20,7 +20,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"handles", "listings", "archive"}),
     frozenset({"fs"}),
     frozenset({"ops"}),
-    frozenset({"daemon", "mounter"}),
+    frozenset({"daemon", "loader", "mounter"}),
     frozenset({"cli", "doctor"}),
 )
 

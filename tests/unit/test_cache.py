@@ -2,7 +2,7 @@
 
 import gc
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ from hdfs_fuse import errors
 from hdfs_fuse.cache import cache as cache_module
 from hdfs_fuse.cache.blocks import BlockUnavailableError, LoadCancelledError, MemoryBudget
 from hdfs_fuse.cache.cache import BlockCache
+from hdfs_fuse.cache.fill import SmallFile
 from hdfs_fuse.cache.keys import BlockKeys, FileVersion
 from hdfs_fuse.cache.store import BlockStore
 from hdfs_fuse.workers import Workers
@@ -394,6 +395,10 @@ def test_a_budget_never_goes_beyond_its_size() -> None:
 SMALL = BlockKeys(FileVersion("test", "/small", 1, 5000), BLOCK)[0]
 
 
+def file_of(read: Callable[[int, int], bytes], check: Callable[[], object] | None = None) -> SmallFile:
+    return SmallFile("/small", 1, read, check)
+
+
 @pytest.mark.trio
 async def test_a_small_block_is_read_once_and_then_comes_from_the_disk(on_disk: BlockCache) -> None:
     gate = Gate(DATA)
@@ -402,12 +407,12 @@ async def test_a_small_block_is_read_once_and_then_comes_from_the_disk(on_disk: 
     def read(start: int, stop: int) -> bytes:
         return b"".join(gate.load(start, stop))
 
-    first, second = on_disk.load_small(SMALL, read), on_disk.load_small(SMALL, read)
+    first, second = on_disk.load_small(SMALL, file_of(read)), on_disk.load_small(SMALL, file_of(read))
     assert first is second
     content = await first.wait_filled(5000)
     assert content.copy(0, 5000) == DATA[:5000]
     await eventually(lambda: on_disk.read_small_nowait(SMALL) == DATA[:5000])
-    again = on_disk.load_small(SMALL, read)
+    again = on_disk.load_small(SMALL, file_of(read))
     await again.wait_filled(5000)
     assert again.from_disk
     assert gate.calls == [(0, 5000)]
@@ -421,10 +426,11 @@ async def test_a_refused_check_reaches_the_reader_and_reads_nothing(on_disk: Blo
     def read(start: int, stop: int) -> bytes:
         raise AssertionError("read without permission")
 
-    block = on_disk.load_small(SMALL, read, refuse)
+    block = on_disk.load_small(SMALL, file_of(read, refuse))
     with pytest.raises(errors.PermissionDeniedError):
         await block.wait_filled(5000)
-    await eventually(lambda: on_disk.load_small(SMALL, lambda a, b: DATA[a:b]) is not block)
+    assert not block.is_checked
+    await eventually(lambda: on_disk.load_small(SMALL, file_of(lambda a, b: DATA[a:b])) is not block)
 
 
 @pytest.mark.trio
@@ -432,9 +438,10 @@ async def test_a_small_load_that_fails_can_be_repeated(in_memory: BlockCache) ->
     def fail(start: int, stop: int) -> bytes:
         raise errors.UnavailableError("cut")
 
-    block = in_memory.load_small(SMALL, fail)
+    block = in_memory.load_small(SMALL, file_of(fail, lambda: None))
     with pytest.raises(errors.UnavailableError):
         await block.wait_filled(5000)
-    block = in_memory.load_small(SMALL, lambda start, stop: DATA[start:stop])
+    assert block.is_checked
+    block = in_memory.load_small(SMALL, file_of(lambda start, stop: DATA[start:stop]))
     content = await block.wait_filled(5000)
     assert content.copy(0, 5000) == DATA[:5000]

@@ -3,6 +3,7 @@
 import mmap
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import trio
@@ -113,6 +114,23 @@ class BytesContent:
         """Nothing to free."""
 
 
+@dataclass(frozen=True, slots=True)
+class SmallAnswer:
+    """What became of the load of a small block.
+
+    Attributes:
+        data: its bytes; None when they can't be had.
+        error: why not.
+        from_disk: whether the cache had it.
+        is_checked: whether the check let this identity read, whatever came then.
+    """
+
+    data: bytes | None
+    error: HdfsFuseError | None = None
+    from_disk: bool = False
+    is_checked: bool = False
+
+
 class CachedBlock:
     """One block, shared by all who read it. Belongs to the event loop; threads reach it through the loop only.
 
@@ -125,9 +143,20 @@ class CachedBlock:
         filled_bytes: how many have landed.
         from_disk: whether the cache already had the block, rather than the filesystem.
         uses: how many readers have come to it.
+        is_checked: whether its load has found that this identity may read the file, whatever came then.
     """
 
-    __slots__ = ("_error", "_waiters", "content", "filled_bytes", "from_disk", "is_complete", "key", "uses")
+    __slots__ = (
+        "_error",
+        "_waiters",
+        "content",
+        "filled_bytes",
+        "from_disk",
+        "is_checked",
+        "is_complete",
+        "key",
+        "uses",
+    )
 
     def __init__(self, key: BlockKey) -> None:
         self.key = key
@@ -136,6 +165,7 @@ class CachedBlock:
         self.is_complete = False
         self.from_disk = False
         self.uses = 0
+        self.is_checked = False
         self._error: HdfsFuseError | None = None
         self._waiters = trio.lowlevel.ParkingLot()
 
@@ -176,6 +206,14 @@ class CachedBlock:
         self.is_complete = True
         self.from_disk = from_disk
         self.landed(content, self.key.length_bytes)
+
+    def answered(self, answer: SmallAnswer) -> None:
+        """All bytes of a small block have come, or none will."""
+        self.is_checked = answer.is_checked
+        if answer.data is not None:
+            self.complete(BytesContent(answer.data), answer.from_disk)
+        elif answer.error is not None:
+            self.fail(answer.error)
 
     def fail(self, error: HdfsFuseError) -> None:
         """No more bytes will come."""

@@ -1,16 +1,17 @@
 """The block cache as the event loop sees it: which blocks are in reach, and the loads that bring others.
 
-It knows keys and a `load` function, never a filesystem. One load per block however many wait; loads belong to the
+It knows keys and functions that read, never a filesystem. One load per block however many wait; loads belong to the
 cache, so a reader that goes away harms nobody.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
-from hdfs_fuse.cache.blocks import CachedBlock, MemoryBlock, MemoryBudget
-from hdfs_fuse.cache.fill import Fill, Load, SmallFill
+from hdfs_fuse.cache.blocks import CachedBlock, MemoryBlock, MemoryBudget, SmallAnswer
+from hdfs_fuse.cache.fill import Fill, SmallFile, Stream, load_small
 from hdfs_fuse.cache.keys import BlockKey, BlockKeys
+from hdfs_fuse.cache.loaders import Load, Loaders
 from hdfs_fuse.cache.store import BlockStore
 from hdfs_fuse.workers import Workers
 
@@ -25,16 +26,19 @@ _NOTED_USES = 32
 class BlockCache:
     """Blocks in reach of this mount. All methods belong to the event loop."""
 
-    def __init__(self, store: BlockStore | None, workers: Workers) -> None:
+    def __init__(self, store: BlockStore | None, workers: Workers, loaders: Loaders | None = None) -> None:
         """Use `store`, or only memory without one.
 
         Args:
             store: the node's cache directory.
             workers: threads for the loads.
+            loaders: processes for those of small blocks, when there are many.
         """
         self.store = store
         self.budget = MemoryBudget(MEMORY_BYTES)
         self._workers = workers
+        self._loaders = loaders
+        self._small_loads = 0
         self._fills: set[Fill] = set()
         self._blocks: OrderedDict[str, CachedBlock] = OrderedDict()
 
@@ -54,7 +58,7 @@ class BlockCache:
         block = self._blocks.get(keys[index].name)
         return block is not None and not block.is_failed
 
-    def load(self, keys: BlockKeys, first: int, end: int, load: Load) -> list[Fill]:
+    def load(self, keys: BlockKeys, first: int, end: int, stream: Stream) -> list[Fill]:
         """Start to bring in the blocks [first, end) that are not in reach yet.
 
         Returns:
@@ -66,7 +70,7 @@ class BlockCache:
             for block in blocks:
                 self._blocks[block.key.name] = block
             start = (first + run_first) * keys.block_size_bytes
-            fill = Fill(blocks, start, load, self.store, self.budget, self._workers.notify)
+            fill = Fill(blocks, start, stream, self.store, self.budget, self._workers.notify)
             self._workers.submit(partial(self._run, fill))
             fills.append(fill)
         self._fills.update(fills)
@@ -82,24 +86,30 @@ class BlockCache:
             self._workers.submit(self.store.note_uses)
         return data
 
-    def load_small(
-        self, key: BlockKey, read: Callable[[int, int], bytes], check: Callable[[], object] | None = None
-    ) -> CachedBlock:
-        """A small block, from the disk or through `read(0, length)`; joins a load that is under way.
-
-        `check` is called first where it is given; the load fails with what it raises.
-        """
+    def load_small(self, key: BlockKey, file: SmallFile) -> CachedBlock:
+        """A small block, from the disk or from its file; joins a load that is under way."""
         block = self._blocks.get(key.name)
         if block is None or block.is_failed:
             block = self._blocks[key.name] = CachedBlock(key)
-            fill = SmallFill(block, read, check, self.store, self._workers.notify)
-            self._workers.submit(partial(self._run_small, fill))
+            self._small_loads += 1
+            load = Load(key.name, file.path, file.mtime_ms, key.length_bytes, check=file.check is not None)
+            here = partial(self._workers.submit, partial(self._run_small, block, file))
+            if self._loaders is None or not self._loaders.start(
+                load, partial(self._end_small, block), here, busy=self._small_loads
+            ):
+                here()
         return block
 
-    def _run_small(self, fill: SmallFill) -> None:
-        fill.run()
+    def _run_small(self, block: CachedBlock, file: SmallFile) -> None:
+        load_small(block.key, file, self.store, partial(self._workers.notify, block.answered))
         # Stored by now, or not worth the memory: those who asked have it.
-        self._workers.notify(self._forget, fill.block)
+        self._workers.notify(self._end_small, block, None)
+
+    def _end_small(self, block: CachedBlock, answer: SmallAnswer | None) -> None:
+        if answer is not None:
+            block.answered(answer)
+        self._small_loads -= 1
+        self._forget(block)
 
     def _run(self, fill: Fill) -> None:
         fill.run()
@@ -122,6 +132,8 @@ class BlockCache:
                     if not other.is_complete:
                         self._forget(other)
         if not block.is_complete:
+            if self._loaders is not None:
+                self._loaders.abandon(block.key.name)
             self._forget(block)
 
     def drop(self, block: CachedBlock) -> None:

@@ -1,25 +1,27 @@
-"""The work of one thread: bring consecutive blocks in, from the cache's disk or through a stream."""
+"""The work of one thread: bring consecutive blocks in, or a small one, from the cache's disk or the filesystem."""
 
 import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
 
 from hdfs_fuse.cache.blocks import (
     BlockUnavailableError,
-    BytesContent,
     CachedBlock,
     Content,
     LoadCancelledError,
     MemoryBlock,
     MemoryBudget,
+    SmallAnswer,
 )
+from hdfs_fuse.cache.keys import BlockKey
 from hdfs_fuse.cache.store import BlockStore, StoredBlock
 from hdfs_fuse.errors import HdfsFuseError, ShortReadError
 
 logger = logging.getLogger(__name__)
 
 Chunk = bytes | memoryview
-# load(start, stop): the bytes [start, stop) of the file, in order, in chunks of any size.
-Load = Callable[[int, int], Iterator[Chunk]]
+# stream(start, stop): the bytes [start, stop) of the file, in order, in chunks of any size.
+Stream = Callable[[int, int], Iterator[Chunk]]
 
 NewContent = StoredBlock | MemoryBlock
 
@@ -40,7 +42,7 @@ class Fill:
         self,
         blocks: Sequence[CachedBlock],
         start: int,
-        load: Load,
+        stream: Stream,
         store: BlockStore | None,
         budget: MemoryBudget,
         notify: Callable[..., object],
@@ -49,7 +51,7 @@ class Fill:
         self.finished: Callable[[], object] = lambda: None  # called on the loop after the last block
         self.blocks = blocks
         self._start = start
-        self._load = load
+        self._load = stream
         self._store = store
         self._budget = budget
         self._notify = notify
@@ -149,43 +151,49 @@ class Fill:
         self._notify(block.complete, content, from_disk)
 
 
-class SmallFill:
-    """The load of one small block. `run` belongs to one thread."""
+@dataclass(frozen=True, slots=True)
+class SmallFile:
+    """A small file as a load needs it.
 
-    def __init__(
-        self,
-        block: CachedBlock,
-        read: Callable[[int, int], bytes],
-        check: Callable[[], object] | None,
-        store: BlockStore | None,
-        notify: Callable[..., object],
-    ) -> None:
-        """Plan to bring `block` in from `store`, else through `read(0, length)`, if `check` lets it."""
-        self.block = block
-        self._check = check
-        self._read = read
-        self._store = store
-        self._notify = notify
+    Attributes:
+        path: where a loader process finds it.
+        mtime_ms: its version; the length is the block's.
+        read: read(start, stop), for a load in this process.
+        check: called before anything is read, and raises where this identity may not; None when that is known.
+    """
 
-    def run(self) -> None:
-        """Do it, and store the block after its readers have it. Never raises: errors go to those who wait."""
-        key = self.block.key
-        try:
-            if self._check is not None:
-                self._check()
-            data = self._store.read(key) if self._store is not None else None
-            if data is not None:
-                self._notify(self.block.complete, BytesContent(data), True)
-                return
-            data = self._read(0, key.length_bytes)
-            self._notify(self.block.complete, BytesContent(data), False)
-            if self._store is not None:
-                self._store.put(key, data)
-        except HdfsFuseError as e:
-            self._notify(self.block.fail, e)
-        except Exception as e:
-            logger.exception("small block load failed unexpectedly")
-            self._notify(self.block.fail, BlockUnavailableError(f"block load failed: {e!r}"))
+    path: str
+    mtime_ms: int
+    read: Callable[[int, int], bytes]
+    check: Callable[[], object] | None = None
+
+
+def load_small(
+    key: BlockKey, file: SmallFile, store: BlockStore | None, answer: Callable[[SmallAnswer], object]
+) -> None:
+    """Bring one small block in from `store`, else from the file, and store it after it has been answered.
+
+    For a thread of its own. Never raises: errors are answered too.
+    """
+    is_checked = False
+    try:
+        if file.check is not None:
+            file.check()
+            is_checked = True
+        data = store.read(key) if store is not None else None
+        if data is not None:
+            answer(SmallAnswer(data, from_disk=True, is_checked=is_checked))
+            return
+        data = file.read(0, key.length_bytes)
+    except HdfsFuseError as e:
+        answer(SmallAnswer(None, e, is_checked=is_checked))
+    except Exception as e:
+        logger.exception("small block load failed unexpectedly")
+        answer(SmallAnswer(None, BlockUnavailableError(f"block load failed: {e!r}"), is_checked=is_checked))
+    else:
+        answer(SmallAnswer(data, is_checked=is_checked))
+        if store is not None:
+            store.put(key, data)
 
 
 class _Pieces:

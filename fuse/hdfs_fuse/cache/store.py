@@ -24,7 +24,9 @@ from hdfs_fuse.cache.keys import BlockKey
 from hdfs_fuse.cache.nowait import OPEN_FLAGS, open_cached
 from hdfs_fuse.cache.reuse import TOUCH_INTERVAL_S, ReuseClock
 from hdfs_fuse.cache.usage import SHARDS, UsageFile
+from hdfs_fuse.config import CacheConfig
 from hdfs_fuse.errors import UnavailableError
+from hdfs_fuse.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
@@ -185,6 +187,24 @@ class BlockStore:
             self._clock = ReuseClock(*self._usage.reuse())
         except OSError as e:
             raise UnavailableError(f"cache directory {directory!r} can't be used: {e}") from e
+
+    @classmethod
+    def of(cls, config: CacheConfig, metrics: Metrics) -> "BlockStore":
+        """The cache that a mount is to use, counting into `metrics`.
+
+        Raises:
+            UnavailableError: as for the constructor.
+        """
+
+        def count_fault() -> None:
+            metrics.cache_fault_count += 1
+
+        def count_evicted(size_bytes: int) -> None:
+            metrics.evicted_bytes += size_bytes
+
+        return cls(
+            config.directory, config.size_bytes, config.min_free_bytes, on_fault=count_fault, on_evict=count_evicted
+        )
 
     def close(self) -> None:
         """Close the counters; blocks stay."""
