@@ -38,7 +38,7 @@ class BlockCache:
         self.budget = MemoryBudget(MEMORY_BYTES)
         self._workers = workers
         self._loaders = loaders
-        self._small_loads = 0
+        self._small_loads = 0  # that somebody waits for
         self._fills: set[Fill] = set()
         self._blocks: OrderedDict[str, CachedBlock] = OrderedDict()
 
@@ -101,14 +101,16 @@ class BlockCache:
         return block
 
     def _run_small(self, block: CachedBlock, file: SmallFile) -> None:
-        load_small(block.key, file, self.store, partial(self._workers.notify, block.answered))
+        load_small(block.key, file, self.store, partial(self._workers.notify, self._answer_small, block))
         # Stored by now, or not worth the memory: those who asked have it.
-        self._workers.notify(self._end_small, block, None)
+        self._workers.notify(self._forget, block)
 
-    def _end_small(self, block: CachedBlock, answer: SmallAnswer | None) -> None:
-        if answer is not None:
-            block.answered(answer)
+    def _answer_small(self, block: CachedBlock, answer: SmallAnswer) -> None:
         self._small_loads -= 1
+        block.answered(answer)
+
+    def _end_small(self, block: CachedBlock, answer: SmallAnswer) -> None:
+        self._answer_small(block, answer)
         self._forget(block)
 
     def _run(self, fill: Fill) -> None:
