@@ -99,6 +99,7 @@ class Daemon:
             cache = BlockCache(store, workers, Loaders(config.to_json(), metrics, nursery))
             calls = Calls(Workers(config.workers, "call"), config.call_deadline_s, metrics, backend.discard_client)
             nursery.start_soon(calls.watch)
+            nursery.start_soon(cache.watch, config.call_deadline_s)
             inodes = InodeTable(root_path, root_status)
             inodes.root.expires_s = trio.current_time() + config.metadata_ttl_s
             self._fs = Filesystem(config, backend, cluster_id(config), inodes, cache, calls, metrics, _KernelNotifier())

@@ -12,6 +12,7 @@ import trio
 
 from hdfs_fuse.backend.base import FileKind, FileStatus, SpaceUsage
 from hdfs_fuse.backend.resilient import ResilientBackend
+from hdfs_fuse.block_reader import BlockReader
 from hdfs_fuse.cache.cache import BlockCache
 from hdfs_fuse.calls import Calls
 from hdfs_fuse.config import MountConfig
@@ -26,11 +27,12 @@ from hdfs_fuse.errors import (
     ReadOnlyError,
     StaleError,
 )
-from hdfs_fuse.handles import DirectoryHandle, FileHandle, HandleTable
+from hdfs_fuse.handles import DirectoryHandle, FileHandle, HandleTable, Reader
 from hdfs_fuse.inodes import Inode, InodeTable
 from hdfs_fuse.listings import Listings
 from hdfs_fuse.metrics import Metrics
-from hdfs_fuse.reader import OpenFile, Reader
+from hdfs_fuse.open_file import OpenFile, Shared
+from hdfs_fuse.small_reader import SmallReader, is_small
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +88,7 @@ class Filesystem:
         """
         self._config = config
         self._backend = backend
-        self._cluster = cluster
+        self._shared = Shared(cluster, config, cache, calls, metrics)
         self.inodes = inodes
         self._cache = cache
         self._metrics = metrics
@@ -285,26 +287,20 @@ class Filesystem:
     async def _open_version(self, inode: Inode) -> tuple[Reader, bool]:
         path = self.inodes.path_of(inode)
         file = OpenFile(self._backend, path, inode.status, self._metrics)
-        reader = Reader(file, path, self._cluster, self._config, self._cache, self._calls, self._metrics)
+        small = is_small(inode.status.length_bytes, self._config)
+        reader: Reader = SmallReader(file, self._shared) if small else BlockReader(file, self._shared)
         version = inode.version
         if inode.readable_version != version:
-            await self._check_readable(reader)
+            await reader.check_readable()
             inode.readable_version = version
         keep_pages = inode.page_cache_version == version
-        if inode.page_cache_version is None and inode.children == 1 and reader.small_content:
+        if inode.page_cache_version is None and inode.children == 1 and reader.content:
             # The bytes came with the permission to read them: the kernel need not ask for them.
-            self._kernel.store_pages(inode, reader.small_content)
+            self._kernel.store_pages(inode, reader.content)
             self._metrics.read_bytes += reader.length_bytes
             keep_pages = True
         inode.page_cache_version = version
         return reader, keep_pages
-
-    async def _check_readable(self, reader: Reader) -> None:
-        """Have the NameNode decide whether this identity may read the file; a small file's bytes come along."""
-        if reader.is_small and reader.length_bytes:
-            await reader.check_readable()
-        else:
-            await self._calls.run(reader.file.open)
 
     async def read(self, handle: int, start: int, size: int) -> bytes | memoryview:
         """At most `size` bytes from `start`; fewer only at the end of the file."""

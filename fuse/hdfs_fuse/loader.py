@@ -26,7 +26,7 @@ from hdfs_fuse.config import MountConfig
 from hdfs_fuse.errors import UnavailableError
 from hdfs_fuse.handover import MAX_MESSAGE_BYTES
 from hdfs_fuse.metrics import Metrics
-from hdfs_fuse.reader import OpenFile
+from hdfs_fuse.open_file import OpenFile
 
 logger = logging.getLogger(__name__)
 

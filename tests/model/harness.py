@@ -109,6 +109,7 @@ async def serve(
         cache = BlockCache(store, pool)
         calls = Calls(pool, call_deadline_s, metrics, resilient.discard_client)
         nursery.start_soon(calls.watch)
+        nursery.start_soon(cache.watch, call_deadline_s)
         inodes = InodeTable(str(root), resilient.status(str(root)))
         inodes.root.expires_s = trio.current_time() + metadata_ttl_s
         fs = Filesystem(config, resilient, "local", inodes, cache, calls, metrics, kernel)

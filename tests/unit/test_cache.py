@@ -318,7 +318,7 @@ async def test_an_abandoned_load_does_not_keep_its_blocks(on_disk: BlockCache) -
     block = on_disk.get(KEYS, 1)
     assert block is not None
     await eventually(lambda: hanging.is_waited_at)
-    on_disk.abandon(block)
+    on_disk.abandon(block, errors.DeadlineError("no bytes"))
     on_disk.load(KEYS, 0, 4, working.load)
     for index in range(4):
         assert await wait(on_disk, index) == block_data(index)

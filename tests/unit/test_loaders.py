@@ -188,7 +188,7 @@ async def test_a_process_that_hangs_is_ended_by_who_gives_up(root: Path, tmp_pat
         many.loaded_here.clear()
         os.kill(pid, signal.SIGSTOP)
         hanging, other = many.start(200), many.start(201)
-        many.cache.abandon(hanging)
+        many.cache.abandon(hanging, errors.DeadlineError("no bytes"))
         with pytest.raises(errors.DeadlineError):
             await hanging.wait_filled(hanging.key.length_bytes)
         content = await other.wait_filled(other.key.length_bytes)

@@ -143,6 +143,7 @@ class CachedBlock:
         filled_bytes: how many have landed.
         from_disk: whether the cache already had the block, rather than the filesystem.
         uses: how many readers have come to it.
+        waiting_since_s: since when somebody has waited and nothing has come, on trio's clock.
         is_checked: whether its load has found that this identity may read the file, whatever came then.
     """
 
@@ -156,6 +157,7 @@ class CachedBlock:
         "is_complete",
         "key",
         "uses",
+        "waiting_since_s",
     )
 
     def __init__(self, key: BlockKey) -> None:
@@ -166,6 +168,7 @@ class CachedBlock:
         self.from_disk = False
         self.uses = 0
         self.is_checked = False
+        self.waiting_since_s = 0.0
         self._error: HdfsFuseError | None = None
         self._waiters = trio.lowlevel.ParkingLot()
 
@@ -191,6 +194,8 @@ class CachedBlock:
             if self._error is not None:
                 # A fresh exception for each waiter: one object raised in several tasks grows a mixed traceback.
                 raise type(self._error)(*self._error.args) from self._error
+            if not self._waiters:
+                self.waiting_since_s = trio.current_time()
             await self._waiters.park()
         assert self.content is not None
         return self.content
@@ -199,7 +204,9 @@ class CachedBlock:
         """More bytes are in place."""
         self.content = content
         self.filled_bytes = filled_bytes
-        self._waiters.unpark_all()
+        if self._waiters:
+            self.waiting_since_s = trio.current_time()
+            self._waiters.unpark_all()
 
     def complete(self, content: Content, from_disk: bool) -> None:
         """All bytes are in place, in `content` from now on."""

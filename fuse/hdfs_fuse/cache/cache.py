@@ -8,11 +8,14 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from functools import partial
 
-from hdfs_fuse.cache.blocks import CachedBlock, MemoryBlock, MemoryBudget, SmallAnswer
+import trio
+
+from hdfs_fuse.cache.blocks import CachedBlock, LoadCancelledError, MemoryBlock, MemoryBudget, SmallAnswer
 from hdfs_fuse.cache.fill import Fill, SmallFile, Stream, load_small
 from hdfs_fuse.cache.keys import BlockKey, BlockKeys
 from hdfs_fuse.cache.loaders import Load, Loaders
 from hdfs_fuse.cache.store import BlockStore
+from hdfs_fuse.errors import DeadlineError, HdfsFuseError
 from hdfs_fuse.workers import Workers
 
 # Maps are bounded by vm.max_map_count (65,530), and each keeps two descriptors: of 1,024 that a process may have.
@@ -21,6 +24,8 @@ MAX_MAPPED_BLOCKS = 256
 MEMORY_BYTES = 64 << 20
 # Uses of small blocks are written down so many at a time.
 _NOTED_USES = 32
+# How often loads that bring nothing are looked for, in seconds.
+_SWEEP_S = 0.25
 
 
 class BlockCache:
@@ -125,18 +130,30 @@ class BlockCache:
                 self.drop(block)
         fill.finished()
 
-    def abandon(self, block: CachedBlock) -> None:
+    async def watch(self, deadline_s: float) -> None:
+        """Give up loads that have brought nothing for `deadline_s` seconds to those who wait; runs beside them.
+
+        One look at all of them four times a second: a timer for each wait is a tenth of what a small file costs.
+        """
+        while True:
+            await trio.sleep(_SWEEP_S)
+            overdue_s = trio.current_time() - deadline_s
+            for block in [b for b in self._blocks.values() if b.waiting and b.waiting_since_s <= overdue_s]:
+                self.abandon(block, DeadlineError(f"no bytes within {deadline_s:g} s"))
+
+    def abandon(self, block: CachedBlock, error: HdfsFuseError) -> None:
         """Give up on the load that should bring `block`: what it has not brought is loaded anew when asked for."""
         for fill in self._fills:
             if block in fill.blocks:
                 fill.cancel()
                 for other in fill.blocks:
-                    if not other.is_complete:
+                    if other is not block and not other.is_complete:
                         self._forget(other)
-        if not block.is_complete:
-            if self._loaders is not None:
-                self._loaders.abandon(block.key.name)
-            self._forget(block)
+                        other.fail(LoadCancelledError("abandoned"))  # who waits for it asks again
+        if self._loaders is not None:
+            self._loaders.abandon(block.key.name)
+        self._forget(block)
+        block.fail(error)
 
     def drop(self, block: CachedBlock) -> None:
         """Take a block out of reach; those who hold a view keep it."""
