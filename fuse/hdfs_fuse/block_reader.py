@@ -147,7 +147,7 @@ class BlockReader:
             end = min(self._planned + max(share, 1), goal_block)
             for fill in self._cache.load(self._keys, self._planned, end, self.file.stream):
                 self._fills.append(fill)
-                fill.finished = lambda fill=fill: self._finished(fill)  # type: ignore[misc]
+                fill.finished = self._finished
             self._planned = end
 
     def _finished(self, fill: Fill) -> None:

@@ -128,7 +128,7 @@ class BlockCache:
             # Also those that were taken out of reach while they were loading: nobody else would close them.
             if not block.is_complete or self._blocks.get(block.key.name) is not block:
                 self.drop(block)
-        fill.finished()
+        fill.finished(fill)
 
     async def watch(self, deadline_s: float) -> None:
         """Give up loads that have brought nothing for `deadline_s` seconds to those who wait; runs beside them.

@@ -48,7 +48,7 @@ class Fill:
         notify: Callable[..., object],
     ) -> None:
         """Plan to bring `blocks` in, the first of which begins at byte `start` of the file."""
-        self.finished: Callable[[], object] = lambda: None  # called on the loop after the last block
+        self.finished: Callable[[Fill], object] = lambda _: None  # called on the loop after the last block
         self.blocks = blocks
         self._start = start
         self._load = stream

@@ -216,9 +216,13 @@ class BlockStore:
     def make_shards(self) -> None:
         """Make all folders of a new cache ahead, which takes 0.2 s; who stores a block makes those that are missing."""
         if self._usage.is_new:
-            with contextlib.suppress(OSError):  # found, and counted, by whoever stores a block
-                for shard in range(SHARDS):
-                    os.makedirs(f"{self._root}/{shard:03x}", mode=0o700, exist_ok=True)
+            for shard in range(SHARDS):
+                try:
+                    os.mkdir(f"{self._root}/{shard:03x}", 0o700)
+                except FileExistsError:
+                    continue
+                except OSError:
+                    return  # found, and counted, by whoever stores a block
 
     def used_bytes(self) -> int:
         """Bytes that the cache holds, of all processes."""
