@@ -11,7 +11,6 @@ import os
 import socket
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
@@ -46,6 +45,8 @@ class Loader:
         self._answers = answers
         self._answering = threading.Lock()
         self._under_way: set[int] = set()
+        self._taken = 0
+        self._is_ended = threading.Event()
         self._told_faults = 0
         self._told_evicted_bytes = 0
 
@@ -59,23 +60,26 @@ class Loader:
 
     def run(self, requests: socket.socket) -> None:
         """Take requests from `requests`, a SOCK_SEQPACKET, until it is closed or silent."""
-        requests.settimeout(_IDLE_S)
-        pool = ThreadPoolExecutor(_THREADS)
+        threads = [threading.Thread(target=self._work, args=(requests,), daemon=True) for _ in range(_THREADS)]
+        for thread in threads:
+            thread.start()
         self._send(0, 0, b"")
-        while True:
-            try:
-                request = requests.recv(MAX_REQUEST_BYTES)
-            except TimeoutError:
-                if not self._under_way:
-                    return
-                continue
-            except ConnectionResetError:
-                return
-            if not request:
-                return
-            number = int.from_bytes(request[:4], "little")
-            self._under_way.add(number)
-            pool.submit(self._load, number, msgspec.msgpack.decode(request[4:], type=Load))
+        seen = -1
+        while not self._is_ended.wait(_IDLE_S) and (self._under_way or seen != self._taken):
+            seen = self._taken
+
+    def _work(self, requests: socket.socket) -> None:
+        """One of the threads: each waits for requests itself, so that none is handed over."""
+        try:
+            while request := requests.recv(MAX_REQUEST_BYTES):
+                number = int.from_bytes(request[:4], "little")
+                self._under_way.add(number)
+                self._taken = number
+                self._load(number, msgspec.msgpack.decode(request[4:], type=Load))
+                self._under_way.discard(number)
+        except ConnectionResetError:
+            pass
+        self._is_ended.set()
 
     def _load(self, number: int, load: Load) -> None:
         status = FileStatus(
@@ -93,7 +97,6 @@ class Loader:
 
         load_small(BlockKey(load.name, load.length_bytes), small, self._store, answer)
         file.close()
-        self._under_way.discard(number)
 
     def _send(self, number: int, flags: int, payload: bytes) -> None:
         with self._answering, contextlib.suppress(BrokenPipeError):

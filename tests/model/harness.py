@@ -119,6 +119,7 @@ async def serve(
             fs.close()
             cache.close()
             nursery.cancel_scope.cancel()
+    pool.close()
     if store is not None:
         store.close()
 

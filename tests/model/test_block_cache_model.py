@@ -59,6 +59,7 @@ class Loop:
             self._ready.set()
             await self._stop.wait()
             nursery.cancel_scope.cancel()
+        self.workers.close()
 
     def call(self, function: Callable[[], R]) -> R:
         """Run `function` on the loop; returns what it returns."""

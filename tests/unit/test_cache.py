@@ -36,18 +36,22 @@ def block_data(index: int) -> bytes:
 async def on_disk(tmp_path: Path) -> AsyncIterator[BlockCache]:
     before = descriptors()
     store = BlockStore(str(tmp_path / "cache"), 100 << 20, 0)
-    cache = BlockCache(store, Workers(4, "test"))
+    workers = Workers(4, "test")
+    cache = BlockCache(store, workers)
     yield cache
     cache.close()
+    workers.close()
     store.close()
     await eventually(lambda: descriptors() <= before)
 
 
 @pytest.fixture
 async def in_memory() -> AsyncIterator[BlockCache]:
-    cache = BlockCache(None, Workers(4, "test"))
+    workers = Workers(4, "test")
+    cache = BlockCache(None, workers)
     yield cache
     cache.close()
+    workers.close()
     await eventually(lambda: cache.budget.used_bytes == 0)
 
 

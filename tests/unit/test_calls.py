@@ -1,8 +1,10 @@
 """Blocking calls from the event loop: results, errors, deadlines, bounded threads."""
 
+import os
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 import trio
@@ -17,11 +19,13 @@ async def calls_with(
     deadline_s: float = 60.0, threads: int = 4, on_timeout: Callable[[], object] = int
 ) -> AsyncIterator[tuple[Calls, Metrics]]:
     metrics = Metrics()
-    calls = Calls(Workers(threads, "test"), deadline_s, metrics, on_timeout)
+    workers = Workers(threads, "test")
+    calls = Calls(workers, deadline_s, metrics, on_timeout)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(calls.watch)
         yield calls, metrics
         nursery.cancel_scope.cancel()
+    workers.close()
 
 
 async def test_a_call_gives_its_result_and_is_counted() -> None:
@@ -109,3 +113,19 @@ def test_an_answer_after_the_loop_has_ended_is_dropped() -> None:
     trio.run(main)
     release.set()
     assert ended.wait(30)
+
+
+async def test_closed_workers_leave_no_thread_and_no_descriptor() -> None:
+    descriptors = len(os.listdir("/proc/self/fd"))
+    workers = Workers(3, "closing")
+    done: list[int] = []
+    for i in range(20):
+        workers.submit(partial(done.append, i))
+    workers.close()
+    with trio.fail_after(10):
+        while any(thread.name == "closing" for thread in threading.enumerate()):  # noqa: ASYNC110  # threads
+            await trio.sleep(0.01)
+    assert sorted(done) == list(range(20))
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    with pytest.raises(ValueError, match="file descriptor"):
+        workers.submit(int)

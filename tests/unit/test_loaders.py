@@ -41,7 +41,8 @@ class Loaded:
         self.metrics = Metrics()
         self.loaders = Loaders(config.to_json(), self.metrics, nursery, limit=1)
         self.store = BlockStore.of(config.cache, self.metrics)
-        self.cache = BlockCache(self.store, Workers(4, "test"), self.loaders)
+        self.workers = Workers(4, "test")
+        self.cache = BlockCache(self.store, self.workers, self.loaders)
         self.loaded_here: list[int] = []
 
     def key_of(self, index: int) -> BlockKey:
@@ -96,6 +97,7 @@ async def loaded(root: Path, cache: Path) -> AsyncIterator[Loaded]:
         yield made
         made.cache.close()
         nursery.cancel_scope.cancel()
+    made.workers.close()
     made.store.close()
 
 
