@@ -94,8 +94,6 @@ class Daemon:
         fuse_fd, session_fd = fds
         async with trio.open_nursery() as nursery:
             workers = Workers(config.workers, "load")
-            if store is not None:
-                workers.submit(store.make_shards)
             cache = BlockCache(store, workers, Loaders(config.to_json(), metrics, nursery))
             calls = Calls(Workers(config.workers, "call"), config.call_deadline_s, metrics, backend.discard_client)
             nursery.start_soon(calls.watch)

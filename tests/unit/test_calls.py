@@ -127,5 +127,5 @@ async def test_closed_workers_leave_no_thread_and_no_descriptor() -> None:
             await trio.sleep(0.01)
     assert sorted(done) == list(range(20))
     assert len(os.listdir("/proc/self/fd")) == descriptors
-    with pytest.raises(ValueError, match="file descriptor"):
+    with pytest.raises(OSError, match="Bad file descriptor"):
         workers.submit(int)

@@ -46,6 +46,8 @@ _SMALL_BYTES = 32 << 10
 _GRANT_SHARE = 16
 _GRANT_MAX_BYTES = 16 << 20
 _COUNT_BATCH = 64
+# Other processes hear of hits no later than this, in seconds.
+_CLOCK_INTERVAL_S = 0.1
 # Shards that an eviction lists whatever the counters say: a process killed before it had counted a block, or a machine
 # that lost its power, leaves blocks in shards that look empty. 64 evictions turn a cache over once, so each shard is
 # looked at about every fourth time.
@@ -213,17 +215,6 @@ class BlockStore:
         self._is_closed = True
         self._usage.close()
 
-    def make_shards(self) -> None:
-        """Make all folders of a new cache ahead, which takes 0.2 s; who stores a block makes those that are missing."""
-        if self._usage.is_new:
-            for shard in range(SHARDS):
-                try:
-                    os.mkdir(f"{self._root}/{shard:03x}", 0o700)
-                except FileExistsError:
-                    continue
-                except OSError:
-                    return  # found, and counted, by whoever stores a block
-
     def used_bytes(self) -> int:
         """Bytes that the cache holds, of all processes."""
         self._settle()
@@ -295,7 +286,9 @@ class BlockStore:
             data = bytes(memoryview(buffer)[: key.length_bytes])
             if os.getxattr(fd, _XATTR) != self._seal(key, xxhash.xxh3_64_intdigest(data)):
                 return None
-            if self._now_s() - os.fstat(fd).st_atime_ns / 1e9 >= TOUCH_INTERVAL_S:
+            now_s, last_use_s = self._now_s(), os.fstat(fd).st_atime_ns / 1e9
+            if now_s - last_use_s >= TOUCH_INTERVAL_S:
+                self._clock.hit(last_use_s, now_s)  # at once, or a load may evict what is in use
                 self._unnoted.append(key)
         except OSError:
             return None
@@ -338,7 +331,7 @@ class BlockStore:
         # The access time is the last use, kept by us since mounts are relatime or noatime. utime needs no write access.
         with contextlib.suppress(OSError):
             os.utime(fd, ns=(int(now_s * 1e9), st.st_mtime_ns))
-            if now_s - self._clock_written_s > 1.0:
+            if now_s - self._clock_written_s > _CLOCK_INTERVAL_S:
                 self._clock_written_s = now_s
                 self._usage.set_reuse(self._clock.longest_s, self._clock.last_hit_s)
 
