@@ -19,6 +19,8 @@ from hdfs_fuse.errors import UnavailableError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.waiting import wait_until
+
 KIB, MIB = 1 << 10, 1 << 20
 BLOCK = 64 * KIB
 XATTR = "user.hdfs.block"
@@ -290,13 +292,17 @@ def test_read_nowait_serves_what_is_in_memory(disk: Disk) -> None:
 
 def test_read_nowait_leaves_what_is_not_in_memory(disk: Disk) -> None:
     disk.store.put(KEY, content_of(KEY))
-    fd = os.open(disk.path(KEY), os.O_RDONLY)
-    os.fsync(fd)
-    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-    os.close(fd)
-    assert disk.store.read_nowait(KEY) is None
+
+    def is_left_without_pages() -> bool:
+        with disk.path(KEY).open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        return disk.store.read_nowait(KEY) is None
+
+    # A page that some processor still has in its hands is not given up at once.
+    wait_until(is_left_without_pages, "the pages are gone")
     assert disk.store.read(KEY) == content_of(KEY)
-    assert disk.store.read_nowait(KEY) == content_of(KEY)
+    wait_until(lambda: disk.store.read_nowait(KEY) == content_of(KEY), "the pages are there again")
 
 
 def test_read_nowait_leaves_its_use_to_be_noted(disk: Disk) -> None:
