@@ -126,6 +126,20 @@ _ERRNO: dict[type[HdfsFuseError], int] = {
 }
 
 
+def named(name: str, message: str, otherwise: type[HdfsFuseError] = BackendError) -> HdfsFuseError:
+    """An exception that came from another process.
+
+    Args:
+        name: of its class.
+        message: its message.
+        otherwise: the class to use where there is none of that name here.
+    """
+    cls = globals().get(name)
+    if isinstance(cls, type) and issubclass(cls, HdfsFuseError):
+        return cls(message)
+    return otherwise(message)
+
+
 def errno_of(error: BaseException) -> int:
     """The errno that an application sees for `error`; EIO for whatever the table does not name.
 

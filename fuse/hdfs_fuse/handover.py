@@ -56,10 +56,7 @@ class Failed(msgspec.Struct, tag=True, frozen=True):
 
     def as_error(self) -> HdfsFuseError:
         """The exception that it was."""
-        kind = getattr(errors, self.kind, None)
-        if isinstance(kind, type) and issubclass(kind, HdfsFuseError):
-            return kind(self.message)
-        return MountError(self.message)
+        return errors.named(self.kind, self.message, MountError)
 
 
 Message = Connected | Serve | Serving | Failed

@@ -19,7 +19,7 @@ from hdfs_fuse.backend.connect import connect
 from hdfs_fuse.cache.blocks import SmallAnswer
 from hdfs_fuse.cache.fill import SmallFile, load_small
 from hdfs_fuse.cache.keys import BlockKey
-from hdfs_fuse.cache.loaders import ANSWER, FROM_DISK, HAS_DATA, IS_CHECKED, MAX_REQUEST_BYTES, Error, Load
+from hdfs_fuse.cache.loaders import ANSWER, FROM_DISK, HAS_DATA, IS_CHECKED, MAX_REQUEST_BYTES, Load
 from hdfs_fuse.cache.store import BlockStore
 from hdfs_fuse.config import MountConfig
 from hdfs_fuse.errors import UnavailableError
@@ -92,7 +92,7 @@ class Loader:
             flags = (HAS_DATA * (result.data is not None)) | (FROM_DISK * result.from_disk)
             payload = result.data
             if payload is None:
-                payload = msgspec.msgpack.encode(Error(type(result.error).__name__, str(result.error)))
+                payload = msgspec.msgpack.encode((type(result.error).__name__, str(result.error)))
             self._send(number, flags | (IS_CHECKED * result.is_checked), payload)
 
         load_small(BlockKey(load.name, load.length_bytes), small, self._store, answer)

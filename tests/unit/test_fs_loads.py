@@ -75,6 +75,35 @@ async def forgotten(served: Served, path: Path) -> None:
     await eventually(lambda: not served.cache.is_known(keys, 0))
 
 
+async def read_what_another_loads(
+    served: Served, backend: Holding, number: int, failure: errors.HdfsFuseError | None
+) -> tuple[bytes, int]:
+    """Read the beginning of a file while another handle loads it, is interrupted, closes, and its transfer fails.
+
+    Returns:
+        What was read, and the handle that is still open.
+    """
+    one, _ = await served.fs.open(number)
+    other, _ = await served.fs.open(number)
+    results: list[bytes] = []
+
+    async def read(handle: int) -> None:
+        results.append(await served.read(handle, 0, 64 * KIB))
+
+    async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as interrupted:
+            interrupted.start_soon(read, one)
+            await eventually(backend.entered.is_set)
+            nursery.start_soon(read, other)
+            await trio.testing.wait_all_tasks_blocked()
+            interrupted.cancel_scope.cancel()
+        served.fs.release(one)
+        backend.failure = failure
+        backend.go_on.set()
+    (data,) = results
+    return data, other
+
+
 @pytest.mark.trio
 @pytest.mark.parametrize("failure", [None, errors.UnavailableError("broken")], ids=["goes on", "breaks"])
 @pytest.mark.parametrize("has_cache", [True, False], ids=["disk", "memory"])
@@ -85,24 +114,8 @@ async def test_who_waits_for_the_load_of_a_file_that_closes_gets_its_bytes(
     cache = tmp_path_factory.mktemp("cache") if has_cache else None
     async with serve(root, backend=lambda: backend, cache_directory=cache) as served:
         number = (await served.fs.lookup(ROOT, "large")).number
-        one, _ = await served.fs.open(number)
-        other, _ = await served.fs.open(number)
-        results: list[bytes] = []
-
-        async def read(handle: int) -> None:
-            results.append(await served.read(handle, 0, 64 * KIB))
-
-        async with trio.open_nursery() as nursery:
-            async with trio.open_nursery() as interrupted:
-                interrupted.start_soon(read, one)
-                await eventually(backend.entered.is_set)
-                nursery.start_soon(read, other)
-                await trio.testing.wait_all_tasks_blocked()
-                interrupted.cancel_scope.cancel()
-            served.fs.release(one)
-            backend.failure = failure
-            backend.go_on.set()
-        assert results == [LARGE[: 64 * KIB]]
+        data, other = await read_what_another_loads(served, backend, number, failure)
+        assert data == LARGE[: 64 * KIB]
         assert await served.read(other, 0, len(LARGE)) == LARGE
         served.fs.release(other)
 
@@ -117,24 +130,8 @@ async def test_who_waits_for_a_small_file_that_closes_gets_its_bytes(root: Path)
         served.fs.release(handle)
         await forgotten(served, root / "small")
         backend.entered.clear()
-        one, _ = await served.fs.open(number)
-        other, _ = await served.fs.open(number)
-        results: list[bytes] = []
-
-        async def read(handle: int) -> None:
-            results.append(await served.read(handle, 0, 64 * KIB))
-
-        async with trio.open_nursery() as nursery:
-            async with trio.open_nursery() as interrupted:
-                interrupted.start_soon(read, one)
-                await eventually(backend.entered.is_set)
-                nursery.start_soon(read, other)
-                await trio.testing.wait_all_tasks_blocked()
-                interrupted.cancel_scope.cancel()
-            served.fs.release(one)
-            backend.failure = errors.UnavailableError("broken")
-            backend.go_on.set()
-        assert results == [SMALL]
+        data, other = await read_what_another_loads(served, backend, number, errors.UnavailableError("broken"))
+        assert data == SMALL
         served.fs.release(other)
 
 

@@ -83,6 +83,13 @@ class Loaded:
                 await trio.sleep(0.01)
         return pid
 
+    async def stop_process(self) -> int:
+        """Have a process that hangs from now on; gives its pid."""
+        pid = await self.start_process()
+        self.loaded_here.clear()
+        os.kill(pid, signal.SIGSTOP)
+        return pid
+
     def forget(self, indices: range) -> None:
         """Remove blocks from the cache's disk."""
         for index in indices:
@@ -169,9 +176,7 @@ async def test_errors_come_as_they_are(root: Path, tmp_path: Path) -> None:
 @pytest.mark.trio
 async def test_what_a_killed_process_was_to_load_is_loaded_here(root: Path, tmp_path: Path) -> None:
     async with loaded(root, tmp_path / "cache") as many:
-        pid = await many.start_process()
-        many.loaded_here.clear()
-        os.kill(pid, signal.SIGSTOP)
+        pid = await many.stop_process()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(many.load_many, range(100, 140))
             await trio.testing.wait_all_tasks_blocked(0.05)
@@ -186,9 +191,7 @@ async def test_what_a_killed_process_was_to_load_is_loaded_here(root: Path, tmp_
 @pytest.mark.trio
 async def test_a_process_that_hangs_is_ended_by_who_gives_up(root: Path, tmp_path: Path) -> None:
     async with loaded(root, tmp_path / "cache") as many:
-        pid = await many.start_process()
-        many.loaded_here.clear()
-        os.kill(pid, signal.SIGSTOP)
+        await many.stop_process()
         hanging, other = many.start(200), many.start(201)
         many.cache.abandon(hanging, errors.DeadlineError("no bytes"))
         with pytest.raises(errors.DeadlineError):

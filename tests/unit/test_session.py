@@ -42,6 +42,10 @@ class Tasks:
             elif request == "e":
                 return
 
+    def start_three(self, nursery: trio.Nursery) -> None:
+        for name in ("a", "b", "c"):
+            nursery.start_soon(self.loop, name)
+
 
 async def settle() -> None:
     await trio.testing.wait_all_tasks_blocked(0.01)
@@ -50,8 +54,7 @@ async def settle() -> None:
 async def test_who_answers_at_once_keeps_the_turn(pipe: tuple[int, int]) -> None:
     tasks = Tasks(pipe[0])
     async with trio.open_nursery() as nursery:
-        for name in ("a", "b", "c"):
-            nursery.start_soon(tasks.loop, name)
+        tasks.start_three(nursery)
         await settle()
         for _ in range(3):
             os.write(pipe[1], b"123")
@@ -64,8 +67,7 @@ async def test_who_answers_at_once_keeps_the_turn(pipe: tuple[int, int]) -> None
 async def test_who_waits_for_something_passes_the_turn_on(pipe: tuple[int, int]) -> None:
     tasks = Tasks(pipe[0])
     async with trio.open_nursery() as nursery:
-        for name in ("a", "b", "c"):
-            nursery.start_soon(tasks.loop, name)
+        tasks.start_three(nursery)
         os.write(pipe[1], b"1s2s3")
         await settle()
         by_request = {request: name for name, request in tasks.taken}
@@ -87,8 +89,7 @@ async def test_who_waits_for_something_passes_the_turn_on(pipe: tuple[int, int])
 async def test_who_ends_passes_the_turn_on(pipe: tuple[int, int]) -> None:
     tasks = Tasks(pipe[0])
     async with trio.open_nursery() as nursery:
-        for name in ("a", "b", "c"):
-            nursery.start_soon(tasks.loop, name)
+        tasks.start_three(nursery)
         os.write(pipe[1], b"1e2e3e")
     assert "".join(request for _, request in tasks.taken) == "1e2e3e"
     assert len({name for name, _ in tasks.taken}) == 3

@@ -37,7 +37,8 @@ _PAUSE_S = 10.0
 _RECEIVE_BYTES = 1 << 20
 
 # An answer: number of the request, length of what follows, flags, faults of the cache's disk and evicted bytes since
-# the last answer. Then the block's bytes, or an Error. The first one, numbered 0, says that the process is ready.
+# the last answer. Then the block's bytes, or the error's class and message. The first one, numbered 0,
+# says that the process is ready.
 ANSWER = struct.Struct("<IIBIQ")
 HAS_DATA, FROM_DISK, IS_CHECKED = 1, 2, 4
 
@@ -57,23 +58,6 @@ class Load(msgspec.Struct, array_like=True, frozen=True):
     mtime_ms: int
     length_bytes: int
     check: bool
-
-
-class Error(msgspec.Struct, array_like=True, frozen=True):
-    """Why a block can't be had.
-
-    Attributes:
-        kind: name of a class of hdfs_fuse.errors.
-        message: the reason, for people.
-    """
-
-    kind: str
-    message: str
-
-    def as_error(self) -> errors.HdfsFuseError:
-        """The exception that it was."""
-        kind = getattr(errors, self.kind, BlockUnavailableError)
-        return kind(self.message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +150,8 @@ class _Process:
     def _decode(self, payload: bytes, flags: int) -> SmallAnswer:
         is_checked = bool(flags & IS_CHECKED)
         if not flags & HAS_DATA:
-            return SmallAnswer(None, msgspec.msgpack.decode(payload, type=Error).as_error(), is_checked=is_checked)
+            name, message = msgspec.msgpack.decode(payload, type=tuple[str, str])
+            return SmallAnswer(None, errors.named(name, message, BlockUnavailableError), is_checked=is_checked)
         if not flags & FROM_DISK:
             self._metrics.hdfs_bytes += len(payload)
         return SmallAnswer(payload, from_disk=bool(flags & FROM_DISK), is_checked=is_checked)
