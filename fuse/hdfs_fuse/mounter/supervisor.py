@@ -22,6 +22,10 @@ logger = logging.getLogger(__name__)
 
 # How long a daemon may take to end by itself once its mount is gone, in seconds.
 _END_S = 5.0
+# For glibc's malloc (mallopt(3)). By default a thread gives memory back to the kernel whenever 128 KiB are free at the
+# end of its heap: so does a load with each batch of bytes that it has stored, and page faults on the next one. That was
+# a sixth of the CPU time of a cold sequential read.
+_ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": str(16 << 20), "MALLOC_MMAP_THRESHOLD_": str(4 << 20)}
 
 
 def default_runtime_dir() -> str:
@@ -96,7 +100,7 @@ class Supervisor:
             process = subprocess.Popen(
                 [sys.executable, "-m", "hdfs_fuse.daemon", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
-                env={**os.environ, **client_environment(config)},
+                env={**_ALLOCATOR, **os.environ, **client_environment(config)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
