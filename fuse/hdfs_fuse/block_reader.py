@@ -3,12 +3,14 @@
 import itertools
 from collections import deque
 
-from hdfs_fuse.cache.blocks import BlockUnavailableError, CachedBlock, Content, LoadCancelledError
+from hdfs_fuse.cache.blocks import CachedBlock
 from hdfs_fuse.cache.cache import MAX_MAPPED_BLOCKS
+from hdfs_fuse.cache.content import BlockUnavailableError, Content, LoadCancelledError
 from hdfs_fuse.cache.fill import Fill
 from hdfs_fuse.cache.keys import BlockKeys, FileVersion
-from hdfs_fuse.open_file import ATTEMPTS, OpenFile, Shared
+from hdfs_fuse.open_file import OpenFile
 from hdfs_fuse.prefetch import Prefetcher
+from hdfs_fuse.reader import ATTEMPTS, Shared
 
 # After this many random reads in one block the whole block is fetched: that costs about as much as six of them.
 _RANDOM_READS_PER_BLOCK = 6
@@ -19,7 +21,7 @@ _COUNTED_MAX = 16
 
 
 class BlockReader:
-    """The READs of one handle of a file of several blocks; see handles.Reader. Belongs to the event loop."""
+    """The READs of one handle of a file of several blocks; see reader.Reader. Belongs to the event loop."""
 
     content: bytes | None = None  # never in one piece
 
@@ -43,11 +45,11 @@ class BlockReader:
         self._is_closed = False
 
     async def check_readable(self) -> None:
-        """See handles.Reader."""
+        """See reader.Reader."""
         await self._shared.calls.run(self.file.open)
 
     async def read(self, start: int, size: int) -> bytes | memoryview:
-        """See handles.Reader."""
+        """See reader.Reader."""
         stop = min(start + size, self.length_bytes)
         if start >= stop:
             return b""

@@ -27,11 +27,12 @@ from hdfs_fuse.errors import (
     ReadOnlyError,
     StaleError,
 )
-from hdfs_fuse.handles import DirectoryHandle, FileHandle, HandleTable, Reader
+from hdfs_fuse.handles import DirectoryHandle, FileHandle, HandleTable
 from hdfs_fuse.inodes import Inode, InodeTable
 from hdfs_fuse.listings import Listings
 from hdfs_fuse.metrics import Metrics
-from hdfs_fuse.open_file import OpenFile, Shared
+from hdfs_fuse.open_file import OpenFile
+from hdfs_fuse.reader import Reader, Shared
 from hdfs_fuse.small_reader import SmallReader, is_small
 
 logger = logging.getLogger(__name__)

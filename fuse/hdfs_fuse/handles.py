@@ -3,53 +3,19 @@
 import itertools
 from collections import deque
 from collections.abc import Iterator
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from hdfs_fuse.backend.base import FileStatus
 from hdfs_fuse.backend.resilient import ResilientBackend
 from hdfs_fuse.calls import Calls
 from hdfs_fuse.errors import StaleError
 from hdfs_fuse.inodes import Inode
-from hdfs_fuse.open_file import OpenFile
+from hdfs_fuse.reader import Reader
 
 # Entries fetched per thread hop: half of what one NameNode call returns (dfs.ls.limit, 1,000), so about 250 KiB.
 _BATCH_ENTRIES = 500
 
 H = TypeVar("H")
-
-
-class Reader(Protocol):
-    """The READs of one open file.
-
-    Attributes:
-        file: the version that is read.
-        length_bytes: of that version.
-        content: all of it, where it is at hand in one piece.
-    """
-
-    file: OpenFile
-    length_bytes: int
-    content: bytes | None
-
-    async def check_readable(self) -> None:
-        """Have the NameNode decide whether this identity may read the file.
-
-        Raises:
-            PermissionDeniedError: it may not. FileChangedError: it is another version now.
-        """
-        ...
-
-    async def read(self, start: int, size: int) -> bytes | memoryview:
-        """At most `size` bytes from `start`, fewer only at the end of the file.
-
-        Raises:
-            HdfsFuseError: they can't be had. Never fewer bytes instead.
-        """
-        ...
-
-    def close(self) -> None:
-        """End the read-ahead and free the connection."""
-        ...
 
 
 class FileHandle:

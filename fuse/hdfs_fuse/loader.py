@@ -16,10 +16,18 @@ import msgspec
 
 from hdfs_fuse.backend.base import FileKind, FileStatus
 from hdfs_fuse.backend.connect import connect
-from hdfs_fuse.cache.blocks import SmallAnswer
-from hdfs_fuse.cache.fill import SmallFile, load_small
 from hdfs_fuse.cache.keys import BlockKey
-from hdfs_fuse.cache.loaders import ANSWER, FROM_DISK, HAS_DATA, IS_CHECKED, MAX_REQUEST_BYTES, Load
+from hdfs_fuse.cache.small import (
+    ANSWER,
+    FROM_DISK,
+    HAS_DATA,
+    IS_CHECKED,
+    MAX_REQUEST_BYTES,
+    Load,
+    SmallAnswer,
+    SmallFile,
+    load_small,
+)
 from hdfs_fuse.cache.store import BlockStore
 from hdfs_fuse.config import MountConfig
 from hdfs_fuse.errors import UnavailableError

@@ -1,48 +1,14 @@
-"""An open file, and what the readers of all files share."""
+"""An open file: one version, and its connection to the filesystem. Without trio: loader processes use it too."""
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from hdfs_fuse.backend.base import FileReader, FileStatus
 from hdfs_fuse.backend.resilient import ResilientBackend
-from hdfs_fuse.cache.blocks import LoadCancelledError
-from hdfs_fuse.cache.cache import BlockCache
-from hdfs_fuse.calls import Calls
-from hdfs_fuse.config import MountConfig
+from hdfs_fuse.cache.content import LoadCancelledError
 from hdfs_fuse.errors import HdfsFuseError
 from hdfs_fuse.metrics import Metrics
-
-# A block can fail to be had because its load was cancelled, or its file was damaged, in between; not for ever.
-ATTEMPTS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """What all readers of a mount use.
-
-    Attributes:
-        cluster: name of the filesystem, part of the cache's keys.
-        config: read-ahead and streams.
-        cache: the mount's blocks.
-        calls: for reads that go to the filesystem directly.
-        metrics: what is counted.
-    """
-
-    cluster: str
-    config: MountConfig
-    cache: BlockCache
-    calls: Calls
-    metrics: Metrics
-
-    def count(self, is_hit: bool, size_bytes: int) -> None:
-        """Count a block or small file that an open file came to."""
-        if is_hit:
-            self.metrics.hit_count += 1
-            self.metrics.cache_bytes += size_bytes
-        else:
-            self.metrics.miss_count += 1
 
 
 class OpenFile:

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 
-from hdfs_fuse.cache.blocks import CachedBlock, LoadCancelledError
-from hdfs_fuse.cache.fill import SmallFile
+from hdfs_fuse.cache.blocks import CachedBlock
+from hdfs_fuse.cache.content import LoadCancelledError
 from hdfs_fuse.cache.keys import BlockKey, BlockKeys, FileVersion
+from hdfs_fuse.cache.small import SmallFile
 from hdfs_fuse.config import KIB, MountConfig
 from hdfs_fuse.errors import HdfsFuseError
-from hdfs_fuse.open_file import ATTEMPTS, OpenFile, Shared
+from hdfs_fuse.open_file import OpenFile
+from hdfs_fuse.reader import ATTEMPTS, Shared
 
 # Files up to this length come in one request and are read from the cache, not mapped: a map costs two descriptors
 # and page table entries, which a few pages do not earn back.
@@ -20,7 +22,7 @@ def is_small(length_bytes: int, config: MountConfig) -> bool:
 
 
 class SmallReader:
-    """The READs of one handle of a small file; see handles.Reader. Belongs to the event loop."""
+    """The READs of one handle of a small file; see reader.Reader. Belongs to the event loop."""
 
     __slots__ = ("_key", "_shared", "content", "file", "length_bytes")
 
@@ -33,7 +35,7 @@ class SmallReader:
         self._key: BlockKey | None = None
 
     async def check_readable(self) -> None:
-        """See handles.Reader; the content comes along, in the same thread."""
+        """See reader.Reader; the content comes along, in the same thread."""
         block = None
         for _ in range(ATTEMPTS if self.length_bytes else 0):
             block = self._load(check=self.file.open)
@@ -48,7 +50,7 @@ class SmallReader:
         await self._shared.calls.run(self.file.open)
 
     async def read(self, start: int, size: int) -> bytes:
-        """See handles.Reader."""
+        """See reader.Reader."""
         if self.content is None:
             self.content = self._shared.cache.read_small_nowait(self._block_key())
             if self.content is not None:
@@ -81,5 +83,5 @@ class SmallReader:
         return self._key
 
     def close(self) -> None:
-        """See handles.Reader."""
+        """See reader.Reader."""
         self.file.close()

@@ -17,6 +17,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"backend"}),
     frozenset({"prefetch", "inodes", "attrs", "calls", "cache"}),
     frozenset({"open_file"}),
+    frozenset({"reader"}),
     frozenset({"small_reader", "block_reader", "writer"}),
     frozenset({"handles", "listings", "archive"}),
     frozenset({"fs"}),

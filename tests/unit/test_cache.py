@@ -9,10 +9,10 @@ import pytest
 import trio
 from hdfs_fuse import errors
 from hdfs_fuse.cache import cache as cache_module
-from hdfs_fuse.cache.blocks import BlockUnavailableError, LoadCancelledError, MemoryBudget
 from hdfs_fuse.cache.cache import BlockCache
-from hdfs_fuse.cache.fill import SmallFile
+from hdfs_fuse.cache.content import BlockUnavailableError, LoadCancelledError, MemoryBudget
 from hdfs_fuse.cache.keys import BlockKeys, FileVersion
+from hdfs_fuse.cache.small import SmallFile
 from hdfs_fuse.cache.store import BlockStore
 from hdfs_fuse.workers import Workers
 

@@ -5,7 +5,7 @@ import inspect
 
 import pytest
 from hdfs_fuse import errors
-from hdfs_fuse.cache import blocks
+from hdfs_fuse.cache import content
 from hdfs_fuse.handover import Failed
 
 OURS = [
@@ -50,8 +50,8 @@ def test_a_subclass_counts_as_the_nearest_class() -> None:
         OSError(errno.EAGAIN, "x"),
         KeyboardInterrupt(),
         errors.HdfsFuseError("x"),
-        blocks.BlockUnavailableError("x"),
-        blocks.LoadCancelledError("x"),
+        content.BlockUnavailableError("x"),
+        content.LoadCancelledError("x"),
     ],
     ids=repr,
 )

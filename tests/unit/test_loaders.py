@@ -3,6 +3,8 @@
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,9 +15,9 @@ import trio.testing
 from hdfs_fuse import errors
 from hdfs_fuse.cache.blocks import CachedBlock
 from hdfs_fuse.cache.cache import BlockCache
-from hdfs_fuse.cache.fill import SmallFile
 from hdfs_fuse.cache.keys import BlockKey, BlockKeys, FileVersion
 from hdfs_fuse.cache.loaders import Loaders
+from hdfs_fuse.cache.small import SmallFile
 from hdfs_fuse.cache.store import BlockStore
 from hdfs_fuse.config import CacheConfig, MountConfig
 from hdfs_fuse.metrics import Metrics
@@ -209,3 +211,8 @@ async def test_names_that_are_not_utf_8_are_loaded_here(root: Path, tmp_path: Pa
         file = SmallFile(str(root / "\udcff"), 0, lambda start, stop: b"12345"[start:stop])
         block = many.cache.load_small(BlockKey("e" * 32, 5), file)
         assert (await block.wait_filled(5)).copy(0, 5) == b"12345"
+
+
+def test_a_process_starts_without_trio() -> None:
+    code = "import sys, hdfs_fuse.loader; sys.exit('trio' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

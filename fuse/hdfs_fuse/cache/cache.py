@@ -10,10 +10,12 @@ from functools import partial
 
 import trio
 
-from hdfs_fuse.cache.blocks import CachedBlock, LoadCancelledError, MemoryBlock, MemoryBudget, SmallAnswer
-from hdfs_fuse.cache.fill import Fill, SmallFile, Stream, load_small
+from hdfs_fuse.cache.blocks import CachedBlock
+from hdfs_fuse.cache.content import LoadCancelledError, MemoryBlock, MemoryBudget
+from hdfs_fuse.cache.fill import Fill, Stream
 from hdfs_fuse.cache.keys import BlockKey, BlockKeys
-from hdfs_fuse.cache.loaders import Load, Loaders
+from hdfs_fuse.cache.loaders import Loaders
+from hdfs_fuse.cache.small import Load, SmallAnswer, SmallFile, load_small
 from hdfs_fuse.cache.store import BlockStore
 from hdfs_fuse.errors import DeadlineError, HdfsFuseError
 from hdfs_fuse.workers import Workers

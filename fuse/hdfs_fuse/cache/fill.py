@@ -1,19 +1,10 @@
-"""The work of one thread: bring consecutive blocks in, or a small one, from the cache's disk or the filesystem."""
+"""The work of one thread: bring consecutive blocks in, from the cache's disk or the filesystem."""
 
 import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
 
-from hdfs_fuse.cache.blocks import (
-    BlockUnavailableError,
-    CachedBlock,
-    Content,
-    LoadCancelledError,
-    MemoryBlock,
-    MemoryBudget,
-    SmallAnswer,
-)
-from hdfs_fuse.cache.keys import BlockKey
+from hdfs_fuse.cache.blocks import CachedBlock
+from hdfs_fuse.cache.content import BlockUnavailableError, Content, LoadCancelledError, MemoryBlock, MemoryBudget
 from hdfs_fuse.cache.store import BlockStore, StoredBlock
 from hdfs_fuse.errors import HdfsFuseError, ShortReadError
 
@@ -149,51 +140,6 @@ class Fill:
     def _finish(self, block: CachedBlock, content: Content, *, from_disk: bool) -> None:
         self._done += 1
         self._notify(block.complete, content, from_disk)
-
-
-@dataclass(frozen=True, slots=True)
-class SmallFile:
-    """A small file as a load needs it.
-
-    Attributes:
-        path: where a loader process finds it.
-        mtime_ms: its version; the length is the block's.
-        read: read(start, stop), for a load in this process.
-        check: called before anything is read, and raises where this identity may not; None when that is known.
-    """
-
-    path: str
-    mtime_ms: int
-    read: Callable[[int, int], bytes]
-    check: Callable[[], object] | None = None
-
-
-def load_small(
-    key: BlockKey, file: SmallFile, store: BlockStore | None, answer: Callable[[SmallAnswer], object]
-) -> None:
-    """Bring one small block in from `store`, else from the file, and store it after it has been answered.
-
-    For a thread of its own. Never raises: errors are answered too.
-    """
-    is_checked = False
-    try:
-        if file.check is not None:
-            file.check()
-            is_checked = True
-        data = store.read(key) if store is not None else None
-        if data is not None:
-            answer(SmallAnswer(data, from_disk=True, is_checked=is_checked))
-            return
-        data = file.read(0, key.length_bytes)
-    except HdfsFuseError as e:
-        answer(SmallAnswer(None, e, is_checked=is_checked))
-    except Exception as e:
-        logger.exception("small block load failed unexpectedly")
-        answer(SmallAnswer(None, BlockUnavailableError(f"block load failed: {e!r}"), is_checked=is_checked))
-    else:
-        answer(SmallAnswer(data, is_checked=is_checked))
-        if store is not None:
-            store.put(key, data)
 
 
 class _Pieces:

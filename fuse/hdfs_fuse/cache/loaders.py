@@ -10,7 +10,6 @@ import contextlib
 import logging
 import os
 import socket
-import struct
 import subprocess
 import sys
 import time
@@ -21,12 +20,12 @@ import msgspec
 import trio
 
 from hdfs_fuse import errors
-from hdfs_fuse.cache.blocks import BlockUnavailableError, SmallAnswer
+from hdfs_fuse.cache.content import BlockUnavailableError
+from hdfs_fuse.cache.small import ANSWER, FROM_DISK, HAS_DATA, IS_CHECKED, Load, SmallAnswer
 from hdfs_fuse.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
-MAX_REQUEST_BYTES = 64 << 10
 # Small loads at once that make a process worth its 0.3 s of CPU time and 40 MiB, and loads that keep one busy.
 _WORTH_A_PROCESS = 4
 _BUSY = 12
@@ -35,29 +34,6 @@ _MAX_PENDING = 64
 # A process that ended without being told to is not replaced for this long.
 _PAUSE_S = 10.0
 _RECEIVE_BYTES = 1 << 20
-
-# An answer: number of the request, length of what follows, flags, faults of the cache's disk and evicted bytes since
-# the last answer. Then the block's bytes, or the error's class and message. The first one, numbered 0,
-# says that the process is ready.
-ANSWER = struct.Struct("<IIBIQ")
-HAS_DATA, FROM_DISK, IS_CHECKED = 1, 2, 4
-
-
-class Load(msgspec.Struct, array_like=True, frozen=True):
-    """The request for a small block.
-
-    Attributes:
-        name: of the block.
-        path: of the file.
-        mtime_ms, length_bytes: its version.
-        check: whether the NameNode is to be asked if this identity may read the file.
-    """
-
-    name: str
-    path: str
-    mtime_ms: int
-    length_bytes: int
-    check: bool
 
 
 @dataclass(frozen=True, slots=True)
