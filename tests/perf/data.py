@@ -20,19 +20,19 @@ class Sizes:
     Attributes:
         big_bytes: the one large file.
         shards: files of 8 MiB; half of them fit into the cache of the two passes.
-        images: files of 4 KiB; half of them are read by one thread, half by 16.
+        images: files of 4 KiB; a quarter of them is read by one thread, the others by 16.
         entries: of the large directory.
         random_reads: in one file; so few that hardly any block is asked for seven times, and then fetched whole.
     """
 
     big_bytes: int = 1024 * MIB
     shards: int = 64
-    images: int = 2000
+    images: int = 4000
     entries: int = 20_000
     random_reads: int = 400
 
 
-QUICK = Sizes(big_bytes=256 * MIB, shards=24, images=400, entries=4000, random_reads=100)
+QUICK = Sizes(big_bytes=256 * MIB, shards=24, images=800, entries=4000, random_reads=100)
 
 
 class Data:
@@ -68,12 +68,12 @@ class Data:
     @property
     def images_alone(self) -> list[str]:
         """The images that one thread reads; all directories are in."""
-        return self.images[: len(self._images) // 2]
+        return self.images[: len(self._images) // 4]
 
     @property
     def images_together(self) -> list[str]:
         """The images that 16 threads read."""
-        return self.images[len(self._images) // 2 :]
+        return self.images[len(self._images) // 4 :]
 
     @property
     def _files(self) -> list[DataFile]:

@@ -257,14 +257,24 @@ def _shards(context: Context) -> list[str]:
     return context.data.shards
 
 
+# Opened before: clients that have just started run slower code than those that have done this before, as all have that
+# are not mounted anew to become cold.
+_OPENED_BEFORE = 8
+
+
 def _begin(context: Context) -> jobs.AnyJob:
-    return jobs.FirstBytes(context.data.shards, _PAGE)
+    return jobs.FirstBytes(context.data.shards[_OPENED_BEFORE:], _PAGE)
+
+
+def _cold_but_used(contender: Contender, context: Context) -> None:
+    contender.become_cold(_shards(context))
+    contender.do(jobs.FirstBytes(context.data.shards[:_OPENED_BEFORE], _PAGE))
 
 
 FIRST_BYTE = Workload(
     "first-byte",
     "open a file of 8 MiB and read its first 4 KiB",
-    (Step("cold", "cold", Unit.MS, _begin, _cold(_shards), Source.HDFS),),
+    (Step("cold", f"cold, after {_OPENED_BEFORE} others", Unit.MS, _begin, _cold_but_used, Source.HDFS),),
 )
 
 

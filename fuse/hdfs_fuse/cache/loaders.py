@@ -26,7 +26,7 @@ from hdfs_fuse.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
-# Small loads at once that make a process worth its 0.3 s of CPU time and 40 MiB, and loads that keep one busy.
+# Small loads at once that make a process worth its 0.15 s of CPU time and 31 MiB, and loads that keep one busy.
 _WORTH_A_PROCESS = 4
 _BUSY = 12
 # More would only wait there, and the socket holds no more requests with long paths.
