@@ -350,6 +350,7 @@ class Filesystem:
             "uptime_s": time.time() - self._metrics.started_s,
             "inodes": len(self.inodes),
             "open_files": len(self._files),
+            "loaders": self._cache.loader_count,
             "cache_used_bytes": store.used_bytes() if store is not None else 0,
             "cache_size_bytes": self._config.cache.size_bytes if store is not None else 0,
             **self._metrics.as_dict(),

@@ -90,6 +90,7 @@ class Loaded:
         pid = await self.start_process()
         self.loaded_here.clear()
         os.kill(pid, signal.SIGSTOP)
+        assert self.cache.loader_count == 1
         return pid
 
     def forget(self, indices: range) -> None:
@@ -201,7 +202,7 @@ async def test_a_process_that_hangs_is_ended_by_who_gives_up(root: Path, tmp_pat
         content = await other.wait_filled(other.key.length_bytes)
         assert content.copy(0, other.key.length_bytes) == content_of(201)
         assert many.loaded_here == [201]
-        await until(lambda: not loader_pids())
+        await until(lambda: not loader_pids() and not many.cache.loader_count)
 
 
 @pytest.mark.trio

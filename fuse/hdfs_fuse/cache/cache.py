@@ -49,6 +49,11 @@ class BlockCache:
         self._fills: set[Fill] = set()
         self._blocks: OrderedDict[str, CachedBlock] = OrderedDict()
 
+    @property
+    def loader_count(self) -> int:
+        """How many loader processes there are now."""
+        return 0 if self._loaders is None else len(self._loaders)
+
     def get(self, keys: BlockKeys, index: int) -> CachedBlock | None:
         """The block if it is in reach and intact, loading ones included; None otherwise."""
         block = self._blocks.get(keys[index].name)

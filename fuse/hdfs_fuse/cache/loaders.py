@@ -157,6 +157,10 @@ class Loaders:
         self._processes: list[_Process] = []
         self._paused_until_s = 0.0
 
+    def __len__(self) -> int:
+        """How many processes there are, those included that are just starting."""
+        return len(self._processes)
+
     def start(
         self, load: Load, answered: Callable[[SmallAnswer], object], here: Callable[[], object], *, busy: int
     ) -> bool:

@@ -72,6 +72,7 @@ def _table(now: dict[str, Any], before: dict[str, Any] | None, seconds: float) -
     row("cache faults", "cache_fault_count", 1, "")
     table.add_row("cache", f"{now['cache_used_bytes'] / 1e6:,.0f} of {now['cache_size_bytes'] / 1e6:,.0f} MB", "")
     table.add_row("open files, names", f"{now['open_files']:,}, {now['inodes']:,}", "")
+    table.add_row("loader processes", f"{now['loaders']}", "")
     for label in ("lookup", "open", "read", "readdir", "hdfs"):
         latency = now[f"{label}_latency"]
         if latency["count"]:
