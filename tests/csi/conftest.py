@@ -2,7 +2,8 @@
 
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hdfs_csi.pb import csi_pb2 as csi
 from tests.csi.driver import DriverProcess
 from tests.csi.pods import Pod, mounts_below, remove_mount
 from tests.csi.volumes import CONTENT, put
+from tests.support.libhdfs import libhdfs_environment
 from tests.support.local_hdfs import LocalHdfs
 
 
@@ -46,6 +48,19 @@ def controller(hdfs: LocalHdfs, socket_directory: Path) -> Iterator[DriverProces
 @pytest.fixture
 def node(hdfs: LocalHdfs, tmp_path: Path) -> Iterator[DriverProcess]:
     """A running `hdfs-csi node` of this test alone; what it left mounted is removed afterwards."""
+    with _running_node(hdfs.environment, tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def node_with_java(hdfs: LocalHdfs, tmp_path: Path) -> Iterator[DriverProcess]:
+    """`node`, whose daemons find a JVM and libhdfs."""
+    with _running_node(libhdfs_environment(hdfs), tmp_path) as running:
+        yield running
+
+
+@contextmanager
+def _running_node(environment: Mapping[str, str], tmp_path: Path) -> Iterator[DriverProcess]:
     with tempfile.TemporaryDirectory(prefix="hdfs-csi-") as directory:
         options = [
             "--node-id",
@@ -55,7 +70,7 @@ def node(hdfs: LocalHdfs, tmp_path: Path) -> Iterator[DriverProcess]:
             "--cache-dir",
             str(tmp_path / "cache"),
         ]
-        process = DriverProcess("node", Path(directory), hdfs.environment, *options)
+        process = DriverProcess("node", Path(directory), environment, *options)
         process.start()
         try:
             yield process

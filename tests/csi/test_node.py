@@ -68,6 +68,21 @@ def test_whole_life_of_a_static_volume(
     assert hdfs.webhdfs("GET", f"{area}/data.bin", "GETFILESTATUS")["FileStatus"]["length"] == len(CONTENT)
 
 
+def test_a_volume_that_is_read_by_java_s_client(
+    node_with_java: DriverProcess, pod: Pod, volume: csi.Volume, tmp_path: Path
+) -> None:
+    node = node_with_java
+    volume.volume_context["backend"] = "pyarrow"
+    node.client.call(pod.stage(volume))
+    node.client.call(pod.publish(volume))
+    assert "libjvm.so" in Path(f"/proc/{daemon_pid(tmp_path, pod)}/maps").read_text(encoding="utf-8")
+    assert read(pod.target / "data.bin", uid=NOBODY) == CONTENT
+    assert bounded("ls", directory=pod.target, uid=NOBODY).stdout == b"data.bin\n"
+    node.client.call(pod.unpublish(volume))
+    node.client.call(pod.unstage(volume))
+    assert mounts_below(tmp_path) == []
+
+
 def test_attributes_reach_the_mount(
     node: DriverProcess, hdfs: LocalHdfs, area: str, pod: Pod, volume: csi.Volume
 ) -> None:
