@@ -117,7 +117,7 @@ class Staging:
         Raises:
             NotReadyError: the directory is not there.
             AlreadyExistsError: another volume, or the same with other attributes, is mounted there.
-            HdfsFuseError: what the mounter raises; then nothing is left behind.
+            HdfsFuseError: what the mounter raises; then nothing is left behind of a volume that was not staged before.
         """
         mountpoint, record_path = _mountpoint(staging_path), _record_path(staging_path)
         if not os.path.isdir(os.path.dirname(mountpoint)):
@@ -139,7 +139,8 @@ class Staging:
             _make_directory(mountpoint)
             self._mounter.mount(self._complete(spec.config), mountpoint, deadline_s=MOUNT_DEADLINE_S)
         except BaseException:
-            self._clear(mountpoint, record_path)
+            if staged is None:  # else it stays staged, and the next stage or publish repairs it
+                self._clear(mountpoint, record_path)
             raise
         log.info("volume mounted volume_id=%s uri=%s path=%s", spec.volume_id, spec.config.uri, mountpoint)
 

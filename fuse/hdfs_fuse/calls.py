@@ -50,9 +50,10 @@ class Calls:
             DeadlineError: no answer in time.
         """
         waiting = _Call(trio.lowlevel.current_task())
-        self._in_flight[waiting] = None
 
         def job() -> None:
+            if waiting.task is None:
+                return  # given up while it waited for a thread
             self._workers.notify(self._answer, waiting, outcome.capture(call, *args))
 
         def abort(_: Callable[[], object]) -> trio.lowlevel.Abort:
@@ -61,6 +62,7 @@ class Calls:
 
         self._metrics.hdfs_call_count += 1
         self._workers.submit(job)
+        self._in_flight[waiting] = None
         return await trio.lowlevel.wait_task_rescheduled(abort)  # type: ignore[no-any-return]
 
     def start(self, call: Callable[[], T], answered: Callable[[outcome.Outcome[T]], object]) -> None:

@@ -41,6 +41,9 @@ class CacheConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     block_size_bytes: int = 4 * MIB
 
 
+_SMALL_FILE_BYTES = 256 * KIB
+
+
 class MountConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One mount.
 
@@ -122,6 +125,14 @@ class MountConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         _check(1 <= self.workers <= 512, "workers", self.workers, "a number from 1 to 512")
         _check(0 < self.call_deadline_s <= 86400, "call_deadline_s", self.call_deadline_s, "seconds, above 0, to a day")
         _check(self.read_only, "read_only", self.read_only, "true")
+
+    @property
+    def small_file_bytes(self) -> int:
+        """Files up to this length are read whole, in one request, and kept as one block that is not mapped.
+
+        A map costs two descriptors and page table entries, which a few pages do not earn back.
+        """
+        return min(_SMALL_FILE_BYTES, self.cache.block_size_bytes)
 
     def to_json(self) -> bytes:
         """The configuration as JSON, for `from_json` in another process."""

@@ -21,6 +21,7 @@ import trio
 from hdfs_fuse import handover, session
 from hdfs_fuse.backend.base import FileKind, FileStatus
 from hdfs_fuse.backend.connect import cluster_id, connect, resolve
+from hdfs_fuse.backend.resilient import ResilientBackend
 from hdfs_fuse.cache.cache import BlockCache
 from hdfs_fuse.cache.loaders import Loaders
 from hdfs_fuse.cache.store import BlockStore
@@ -46,6 +47,8 @@ _CONNECT_DEADLINE_S = 10.0
 _SWITCH_INTERVAL_S = 0.001
 # Objects made, beyond those freed, before the garbage collector looks for cycles among them.
 _GC_THRESHOLD = 50_000
+# After statistics that could not be told, in seconds: without a free descriptor accept(2) fails at once, and again.
+_STATS_PAUSE_S = 0.1
 
 
 class _KernelNotifier:
@@ -97,7 +100,7 @@ class Daemon:
             cache = BlockCache(store, workers, Loaders(config.to_json(), metrics, nursery))
             calls = Calls(Workers(config.workers, "call"), config.call_deadline_s, metrics, backend.discard_client)
             nursery.start_soon(calls.watch)
-            nursery.start_soon(cache.watch, config.call_deadline_s)
+            nursery.start_soon(cache.watch, config.call_deadline_s, partial(_load_hung, metrics, backend))
             inodes = InodeTable(root_path, root_status)
             inodes.root.expires_s = trio.current_time() + config.metadata_ttl_s
             self._fs = Filesystem(config, backend, cluster_id(config), inodes, cache, calls, metrics, _KernelNotifier())
@@ -164,11 +167,15 @@ class Daemon:
     async def _offer_stats(self, listener: trio.socket.SocketType) -> None:
         """Write the statistics as JSON to everybody who connects."""
         while True:
-            connection, _ = await listener.accept()
-            with connection, trio.move_on_after(5):
-                assert self._fs is not None
-                stats = {"uri": self._config.uri, "pid": os.getpid(), **self._fs.stats()}
-                await trio.SocketStream(connection).send_all(json.dumps(stats).encode() + b"\n")
+            try:
+                connection, _ = await listener.accept()
+                with connection, trio.move_on_after(5):
+                    assert self._fs is not None
+                    stats = {"uri": self._config.uri, "pid": os.getpid(), **self._fs.stats()}
+                    await trio.SocketStream(connection).send_all(json.dumps(stats).encode() + b"\n")
+            except (OSError, trio.BrokenResourceError) as e:  # whoever asked is gone, or no descriptor is left
+                logger.info("statistics were not told: %s", e)
+                await trio.sleep(_STATS_PAUSE_S)
 
     @staticmethod
     async def _end_on_signal() -> None:
@@ -176,6 +183,12 @@ class Daemon:
             async for number in signals:
                 logger.info("%s: ending", signal.Signals(number).name)
                 pyfuse3.terminate()
+
+
+def _load_hung(metrics: Metrics, backend: ResilientBackend) -> None:
+    """A load has brought nothing for too long."""
+    metrics.hdfs_timeout_count += 1
+    backend.discard_client()
 
 
 def _listen(path: str) -> trio.socket.SocketType:

@@ -33,7 +33,7 @@ from hdfs_fuse.listings import Listings
 from hdfs_fuse.metrics import Metrics
 from hdfs_fuse.open_file import OpenFile
 from hdfs_fuse.reader import Reader, Shared
-from hdfs_fuse.small_reader import SmallReader, is_small
+from hdfs_fuse.small_reader import SmallReader
 
 logger = logging.getLogger(__name__)
 
@@ -144,6 +144,9 @@ class Filesystem:
 
     def _remember(self, parent: Inode, name: str, status: FileStatus, expires_s: float) -> Inode:
         known = self.inodes.find(parent, name)
+        if known is not None and known.expires_s > expires_s:
+            known.lookups += 1
+            return known  # it has been asked for since
         if known is not None and not _may_become(known, status):
             self.inodes.detach(known)
         inode = self.inodes.remember(parent, name, status, expires_s)
@@ -237,12 +240,15 @@ class Filesystem:
 
     def enter(self, directory: DirectoryHandle, status: FileStatus) -> Inode:
         """An entry of a listing becomes known to the kernel; as after `lookup`."""
-        expires_s = self._expiry_s()
-        return self._remember(directory.inode, status.name, status, expires_s)
+        return self._remember(directory.inode, status.name, status, self._expiry_of(directory))
 
     def note_listed(self, directory: DirectoryHandle, status: FileStatus) -> None:
         """An entry that the kernel gets by name only: keep its attributes for the stat that often follows."""
-        self.listings.note(directory.inode.number, status, self._expiry_s())
+        self.listings.note(directory.inode.number, status, self._expiry_of(directory))
+
+    def _expiry_of(self, directory: DirectoryHandle) -> float:
+        """A program may take its time between two entries of a listing that came long ago."""
+        return directory.fetched_s + self._config.metadata_ttl_s
 
     def releasedir(self, handle: int) -> None:
         """Close a directory."""
@@ -288,7 +294,7 @@ class Filesystem:
     async def _open_version(self, inode: Inode) -> tuple[Reader, bool]:
         path = self.inodes.path_of(inode)
         file = OpenFile(self._backend, path, inode.status, self._metrics)
-        small = is_small(inode.status.length_bytes, self._config)
+        small = inode.status.length_bytes <= self._config.small_file_bytes
         reader: Reader = SmallReader(file, self._shared) if small else BlockReader(file, self._shared)
         version = inode.version
         if inode.readable_version != version:
@@ -351,7 +357,7 @@ class Filesystem:
             "inodes": len(self.inodes),
             "open_files": len(self._files),
             "loaders": self._cache.loader_count,
-            "cache_used_bytes": store.used_bytes() if store is not None else 0,
+            "cache_used_bytes": store.counted_bytes() if store is not None else 0,
             "cache_size_bytes": self._config.cache.size_bytes if store is not None else 0,
             **self._metrics.as_dict(),
         }

@@ -5,6 +5,8 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
+import trio
+
 from hdfs_fuse.backend.base import FileStatus
 from hdfs_fuse.backend.resilient import ResilientBackend
 from hdfs_fuse.calls import Calls
@@ -43,6 +45,7 @@ class DirectoryHandle:
         self._calls = calls
         self._entries: deque[FileStatus] = deque()
         self._base = 0  # offset of the first of _entries
+        self.fetched_s = 0.0  # when those were asked for, on trio's clock
         self._listing: Iterator[FileStatus] | None = None
 
     async def entry(self, offset: int) -> FileStatus | None:
@@ -61,6 +64,7 @@ class DirectoryHandle:
                 self._base += 1
             if self._entries:
                 return self._entries[0]
+            fetched_s = trio.current_time()
             try:
                 batch = await self._calls.run(_next_entries, self._listing)
             except BaseException:
@@ -69,6 +73,7 @@ class DirectoryHandle:
             if not batch:
                 return None
             self._entries.extend(batch)
+            self.fetched_s = fetched_s
 
     def peek(self, offset: int) -> FileStatus | None:
         """The entry at `offset` if it has been fetched already, without forgetting those before it."""

@@ -72,9 +72,13 @@ class Loader:
         for thread in threads:
             thread.start()
         self._send(0, 0, b"")
-        seen = -1
+        seen, daemon = -1, os.getppid()
         while not self._is_ended.wait(_IDLE_S) and (self._under_way or seen != self._taken):
             seen = self._taken
+            if os.getppid() != daemon:
+                break  # and all threads hang, or one would have noticed
+        if self._store is not None and not self._under_way:
+            self._store.close()  # tells the others what was stored
 
     def _work(self, requests: socket.socket) -> None:
         """One of the threads: each waits for requests itself, so that none is handed over."""

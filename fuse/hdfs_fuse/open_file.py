@@ -10,6 +10,10 @@ from hdfs_fuse.cache.content import LoadCancelledError
 from hdfs_fuse.errors import HdfsFuseError
 from hdfs_fuse.metrics import Metrics
 
+# How long a load waits for another one's open of the same file, in seconds, before it opens the file itself: that open
+# may hang in a client that has been given up.
+_PATIENCE_S = 1.0
+
 
 class OpenFile:
     """One version of a file and its connection to the filesystem, opened when it is first needed. Thread-safe.
@@ -25,6 +29,7 @@ class OpenFile:
         self.status = status
         self._metrics = metrics
         self._mutex = threading.Lock()
+        self._opening = threading.Lock()
         self._reader: FileReader | None = None
         self._is_closed = False
 
@@ -35,11 +40,21 @@ class OpenFile:
             PermissionDeniedError: this identity may not read the file. FileChangedError: it is another version now.
             LoadCancelledError: it has been closed; who waits for a load of this handle asks again with his own.
         """
+        is_first = self._opening.acquire(timeout=_PATIENCE_S)
+        try:
+            return self._reader or self._install(self._backend.open(self.path, self.status))
+        finally:
+            if is_first:
+                self._opening.release()
+
+    def _install(self, reader: FileReader) -> FileReader:
         with self._mutex:
-            if self._is_closed:
+            if self._reader is None and not self._is_closed:
+                self._reader = reader
+            else:
+                reader.close()
+            if self._is_closed or self._reader is None:
                 raise LoadCancelledError(f"{self.path}: closed")
-            if self._reader is None:
-                self._reader = self._backend.open(self.path, self.status)
             return self._reader
 
     def stream(self, start: int, stop: int) -> Iterator[bytes | memoryview]:
@@ -68,6 +83,7 @@ class OpenFile:
 
     def close(self) -> None:
         """Free the connection. Loads that are still running end by themselves, or when their connection breaks."""
-        self._is_closed = True
-        if self._reader is not None:
-            self._reader.close()
+        with self._mutex:
+            self._is_closed = True
+            if self._reader is not None:
+                self._reader.close()

@@ -29,8 +29,16 @@ class Turns(trio.abc.Instrument):
         self._burst = 0
 
     async def __aenter__(self) -> None:
-        """Wait until nobody else has the turn."""
+        """Wait until nobody else has the turn. Lets other tasks run, every now and then."""
         task = trio.lowlevel.current_task()
+        if self._burst >= _BURST and self._holder is task:
+            # Here and not while waiting for requests: pyfuse3 looks in between whether the session has ended.
+            self._burst = 0
+            self._is_waiting = True
+            try:
+                await trio.lowlevel.checkpoint()
+            finally:
+                self._is_waiting = False
         while self._holder is not None and self._holder is not task:
             await self._idle.park()
         self._holder = task
@@ -45,9 +53,6 @@ class Turns(trio.abc.Instrument):
             self._polled_fd = fd
         self._is_waiting = True
         try:
-            if self._burst >= _BURST:
-                self._burst = 0
-                await trio.lowlevel.checkpoint()
             if self._poll.poll(0):
                 self._burst += 1
             else:

@@ -6,19 +6,9 @@ from hdfs_fuse.cache.blocks import CachedBlock
 from hdfs_fuse.cache.content import LoadCancelledError
 from hdfs_fuse.cache.keys import BlockKey, BlockKeys, FileVersion
 from hdfs_fuse.cache.small import SmallFile
-from hdfs_fuse.config import KIB, MountConfig
 from hdfs_fuse.errors import HdfsFuseError
 from hdfs_fuse.open_file import OpenFile
 from hdfs_fuse.reader import ATTEMPTS, Shared
-
-# Files up to this length come in one request and are read from the cache, not mapped: a map costs two descriptors
-# and page table entries, which a few pages do not earn back.
-_MAX_BYTES = 256 * KIB
-
-
-def is_small(length_bytes: int, config: MountConfig) -> bool:
-    """Whether a file of that length is for a SmallReader."""
-    return length_bytes <= min(_MAX_BYTES, config.cache.block_size_bytes)
 
 
 class SmallReader:
@@ -27,7 +17,7 @@ class SmallReader:
     __slots__ = ("_key", "_shared", "content", "file", "length_bytes")
 
     def __init__(self, file: OpenFile, shared: Shared) -> None:
-        """Read `file`, for which `is_small` holds."""
+        """Read `file`, of at most MountConfig.small_file_bytes."""
         self.file = file
         self.length_bytes = file.status.length_bytes
         self.content: bytes | None = None if self.length_bytes else b""

@@ -28,19 +28,36 @@ class Workers:
         self._wait_fd, self._wake_fd = os.pipe()  # holds a byte for each job; 65,536 fit
         self._mutex = threading.Lock()
         self._idle = 0
+        self._waiting = 0  # jobs for which there was no thread
         self._count = 0
 
     def submit(self, job: Job) -> None:
-        """Run `job`, which must not raise, in a thread. Belongs to the event loop, before `close`."""
+        """Run `job`, which must not raise, in a thread. Belongs to the event loop, before `close`.
+
+        Raises:
+            RuntimeError: there is no thread, and none can be started.
+        """
         with self._mutex:
             needs_thread = self._idle == 0 and self._count < self._limit
             if needs_thread:
                 self._count += 1
             elif self._idle:
                 self._idle -= 1
-        self._put(job)
+            else:
+                self._waiting += 1
         if needs_thread:
+            self._start_thread()
+        self._put(job)
+
+    def _start_thread(self) -> None:
+        try:
             threading.Thread(target=self._work, name=self._name, daemon=True).start()
+        except RuntimeError:  # a limit of processes: the job waits for a thread that there is
+            with self._mutex:
+                self._count -= 1
+                if self._count == 0:
+                    raise
+                self._waiting += 1
 
     def _put(self, job: Job | None) -> None:
         self._jobs.append(job)
@@ -55,7 +72,10 @@ class Workers:
             job()
             del job  # what it refers to may be large, and the next may be long in coming
             with self._mutex:
-                self._idle += 1
+                if self._waiting:
+                    self._waiting -= 1
+                else:
+                    self._idle += 1
         with self._mutex:
             self._count -= 1
             is_last = self._count == 0

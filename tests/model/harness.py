@@ -100,7 +100,7 @@ async def serve(
         ),
     )
     resilient = ResilientBackend(
-        backend, budget_s=0, deadline_s=call_deadline_s, verify_above_bytes=block_size_bytes, settle_s=0
+        backend, budget_s=0, deadline_s=call_deadline_s, verify_above_bytes=config.small_file_bytes, settle_s=0
     )
     store = BlockStore(str(cache_directory), cache_size_bytes, 0) if cache_directory is not None else None
     metrics, kernel = Metrics(), RecordingKernel()
@@ -109,7 +109,7 @@ async def serve(
         cache = BlockCache(store, pool)
         calls = Calls(pool, call_deadline_s, metrics, resilient.discard_client)
         nursery.start_soon(calls.watch)
-        nursery.start_soon(cache.watch, call_deadline_s)
+        nursery.start_soon(cache.watch, call_deadline_s, resilient.discard_client)
         inodes = InodeTable(str(root), resilient.status(str(root)))
         inodes.root.expires_s = trio.current_time() + metadata_ttl_s
         fs = Filesystem(config, resilient, "local", inodes, cache, calls, metrics, kernel)

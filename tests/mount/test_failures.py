@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from hdfs_fuse.errors import (
     UnavailableError,
 )
 from hdfs_fuse.mounter import mounts
-from hdfs_fuse.mounter.supervisor import Supervisor
+from hdfs_fuse.mounter.supervisor import Supervisor, stats_path
 
 from tests.mount.local import mounted
 from tests.support.leftovers import processes_with
@@ -109,6 +110,20 @@ def test_a_hung_daemon_is_freed_within_the_deadline(tmp_path: Path) -> None:
             waiting.kill()
             waiting.wait()
         assert not Path(f"/proc/{pid}").exists()
+
+
+def test_who_asks_for_statistics_and_goes_away_harms_nobody(tmp_path: Path) -> None:
+    with mounted(f"file://{tmp_path}", tmp_path / "a") as mount:
+        entry = mounts.find(str(mount.path))
+        assert entry is not None
+        pid = mount.stats()["pid"]
+        os.kill(pid, signal.SIGSTOP)
+        for _ in range(3):
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(stats_path(mount.supervisor.runtime_dir, entry.device))
+        os.kill(pid, signal.SIGCONT)
+        assert mount.stats()["pid"] == pid
+        assert "a" in os.listdir(mount.path)
 
 
 def test_a_mount_in_use_is_not_torn_away(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import pytest
 from hdfs_fuse.backend import client_environment, cluster_id, connect, effective_user, resolve
 from hdfs_fuse.backend.hadoop_conf import read_properties, webhdfs_addresses
 from hdfs_fuse.backend.hdfs_native import CLIENT_DEFAULTS
-from hdfs_fuse.config import Location, MountConfig
-from hdfs_fuse.errors import InvalidArgumentError
+from hdfs_fuse.config import KIB, CacheConfig, Location, MountConfig
+from hdfs_fuse.errors import FileChangedError, InvalidArgumentError
 
 HA = {
     "fs.defaultFS": "hdfs://ns1",
@@ -229,3 +229,16 @@ def test_defaults_give_way_to_the_users_configuration() -> None:
         "dfs.client.failover.sleep.max.millis",
         "dfs.client.block.write.replace-datanode-on-failure.best-effort",
     }
+
+
+@pytest.mark.parametrize("block_size_bytes", [64 * KIB, 4096 * KIB])
+def test_a_file_that_is_read_in_parts_is_checked_when_it_is_opened(tmp_path: Path, block_size_bytes: int) -> None:
+    path = tmp_path / "file"
+    config = MountConfig(uri=f"file://{tmp_path}", cache=CacheConfig(block_size_bytes=block_size_bytes))
+    backend = connect(config)
+    path.write_bytes(b"1" * (config.small_file_bytes + 1))
+    believed = backend.status(str(path))
+    path.write_bytes(b"2" * (config.small_file_bytes + 1))
+    os.utime(path, ns=(0, 0))
+    with pytest.raises(FileChangedError):
+        backend.open(str(path), believed)

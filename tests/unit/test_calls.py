@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 import trio
+import trio.testing
 from hdfs_fuse.calls import Calls
 from hdfs_fuse.errors import DeadlineError, NotFoundError
 from hdfs_fuse.metrics import Metrics
@@ -49,6 +50,45 @@ async def test_calls_run_at_the_same_time() -> None:
     async with calls_with(threads=4) as (calls, _), trio.open_nursery() as nursery:
         for _ in range(4):
             nursery.start_soon(calls.run, barrier.wait, 30.0)
+
+
+async def test_a_thread_that_cannot_be_started_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async with calls_with() as (calls, _), trio.open_nursery() as nursery:
+        release = threading.Event()
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(RuntimeError):
+                await calls.run(max, 1, 2)
+        nursery.start_soon(calls.run, release.wait, 30.0)
+        await trio.testing.wait_all_tasks_blocked()
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            answered = trio.Event()
+
+            async def call() -> None:
+                assert await calls.run(max, 3, 5) == 5
+                answered.set()
+
+            nursery.start_soon(call)
+            await trio.testing.wait_all_tasks_blocked()
+            release.set()
+            await answered.wait()
+        assert await calls.run(max, 1, 2) == 2
+
+
+async def test_what_was_given_up_before_it_began_is_never_called() -> None:
+    release, called = threading.Event(), threading.Event()
+    async with calls_with(threads=1) as (calls, _), trio.open_nursery() as nursery:
+        nursery.start_soon(calls.run, release.wait, 30.0)
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.move_on_after(0.01):
+            await calls.run(called.set)
+        release.set()
+        assert await calls.run(max, 1, 2) == 2
+    assert not called.is_set()
 
 
 async def test_no_more_threads_than_allowed_are_started() -> None:

@@ -99,6 +99,19 @@ def test_a_dead_published_mount_is_replaced(staging: Staging, mounts: FakeMounts
     assert mounts.at[target].device == mounts.at[str(tmp_path / "mount")].device == "0:2"
 
 
+def test_a_repair_that_fails_may_be_tried_again(staging: Staging, mounts: FakeMounts, tmp_path: Path) -> None:
+    staging.stage(SPEC, str(tmp_path))
+    mounts.dead.add("0:1")
+    for _ in range(2):
+        mounts.failures.append(UnavailableError("the NameNode is away"))
+        with pytest.raises(UnavailableError):
+            staging.publish("my-data", str(tmp_path), str(tmp_path / "target"), read_only=False)
+    staging.publish("my-data", str(tmp_path), str(tmp_path / "target"), read_only=False)
+    assert mounts.at[str(tmp_path / "target")].device == "0:2"
+    staging.unstage("my-data", str(tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["target"]
+
+
 def test_a_bind_that_fails_leaves_no_directory(staging: Staging, mounts: FakeMounts, tmp_path: Path) -> None:
     staging.stage(SPEC, str(tmp_path))
     mounts.failures.append(MountError("no"))

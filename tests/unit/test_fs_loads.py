@@ -9,8 +9,11 @@ import pytest
 import trio
 from hdfs_fuse import errors
 from hdfs_fuse.backend.local import LocalBackend, LocalReader
+from hdfs_fuse.backend.resilient import ResilientBackend
 from hdfs_fuse.cache.keys import BlockKeys, FileVersion
 from hdfs_fuse.inodes import ROOT
+from hdfs_fuse.metrics import Metrics
+from hdfs_fuse.open_file import OpenFile
 
 from tests.model.harness import KIB, PATIENCE_S, Served, eventually, serve
 
@@ -178,3 +181,33 @@ async def test_a_listing_that_hangs_can_be_repeated(root: Path) -> None:
             names.append(status.name)
         assert sorted(names) == ["large", "small"]
         go_on.set()
+
+
+class HangingOpen(LocalBackend):
+    """Real files; the first open hangs until the end."""
+
+    def __init__(self) -> None:
+        self.opens = 0
+        self.go_on = threading.Event()
+
+    def open(self, path: str) -> LocalReader:
+        self.opens += 1
+        if self.opens == 1:
+            self.go_on.wait(PATIENCE_S)
+        return super().open(path)
+
+
+def test_an_open_that_hangs_holds_nobody_up(root: Path) -> None:
+    disk = HangingOpen()
+    backend = ResilientBackend(lambda: disk, budget_s=0, deadline_s=20)
+    file = OpenFile(backend, str(root / "large"), backend.status(str(root / "large")), Metrics())
+    hanging = threading.Thread(target=file.open)
+    hanging.start()
+    try:
+        assert file.read(0, len(LARGE)) == LARGE
+    finally:
+        disk.go_on.set()
+        hanging.join()
+    assert disk.opens == 2
+    assert file.read(0, 10) == LARGE[:10]
+    file.close()

@@ -31,7 +31,7 @@ def connect(config: MountConfig) -> ResilientBackend:
         _factory(config, properties),
         budget_s=config.call_deadline_s * _RETRY_SHARE,
         deadline_s=config.call_deadline_s,
-        verify_above_bytes=config.cache.block_size_bytes,
+        verify_above_bytes=config.small_file_bytes,
     )
 
 

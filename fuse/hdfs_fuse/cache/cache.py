@@ -5,7 +5,7 @@ cache, so a reader that goes away harms nobody.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import trio
@@ -113,6 +113,9 @@ class BlockCache:
         return block
 
     def _run_small(self, block: CachedBlock, file: SmallFile) -> None:
+        if block.is_failed:  # given up while it waited for a thread
+            self._workers.notify(self._end_small, block, SmallAnswer(None, LoadCancelledError("given up")))
+            return
         load_small(block.key, file, self.store, partial(self._workers.notify, self._answer_small, block))
         # Stored by now, or not worth the memory: those who asked have it.
         self._workers.notify(self._forget, block)
@@ -137,15 +140,17 @@ class BlockCache:
                 self.drop(block)
         fill.finished(fill)
 
-    async def watch(self, deadline_s: float) -> None:
+    async def watch(self, deadline_s: float, on_timeout: Callable[[], object]) -> None:
         """Give up loads that have brought nothing for `deadline_s` seconds to those who wait; runs beside them.
 
+        `on_timeout` hears of each.
         One look at all of them four times a second: a timer for each wait is a tenth of what a small file costs.
         """
         while True:
             await trio.sleep(_SWEEP_S)
             overdue_s = trio.current_time() - deadline_s
             for block in [b for b in self._blocks.values() if b.waiting and b.waiting_since_s <= overdue_s]:
+                on_timeout()
                 self.abandon(block, DeadlineError(f"no bytes within {deadline_s:g} s"))
 
     def abandon(self, block: CachedBlock, error: HdfsFuseError) -> None:

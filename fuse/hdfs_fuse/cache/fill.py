@@ -48,7 +48,6 @@ class Fill:
         self._notify = notify
         self._cancelled = False
         self._done = 0  # blocks that are complete
-        self.loaded_bytes = 0
 
     def cancel(self) -> None:
         """Give up blocks that nobody waits for."""
@@ -115,7 +114,6 @@ class Fill:
                 wanted = min(max(_FIRST_BATCH_BYTES, filled), _BATCH_BYTES, block.key.length_bytes - filled)
                 content.append(pieces.take(wanted))
                 filled += wanted
-                self.loaded_bytes += wanted
                 if filled < block.key.length_bytes:
                     self._notify(block.landed, content, filled)
             content.publish()

@@ -76,7 +76,7 @@ class _Process:
             while data := await stream.receive_some(_RECEIVE_BYTES):
                 received += data
                 self._take(received)
-        except (OSError, trio.BrokenResourceError) as e:
+        except (OSError, RuntimeError, trio.BrokenResourceError) as e:  # RuntimeError: no thread can be started
             logger.warning("a loader process failed: %s", e)
         finally:
             self.is_ready = False
@@ -86,7 +86,8 @@ class _Process:
                 load.here()
             self.pending.clear()
             self.kill()  # unless it has ended by itself
-            with trio.CancelScope(shield=True):
+            self.has_failed = True
+            with trio.CancelScope(shield=True), contextlib.suppress(RuntimeError):
                 self.has_failed = self._process is None or await trio.to_thread.run_sync(self._process.wait) != 0
 
     def _start(self) -> "subprocess.Popen[bytes]":

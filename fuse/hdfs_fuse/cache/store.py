@@ -172,7 +172,7 @@ class BlockStore:
         self._on_evict = on_evict
         self._mutex = threading.Lock()  # room: one thread of a process at a time looks for it
         self._counting = threading.Lock()
-        self._unnoted: list[BlockKey] = []
+        self._unnoted: list[tuple[str, int, int]] = []  # name, last use and modification time in ns
         self._uncounted: dict[int, int] = {}
         self._granted_bytes = 0  # may be added without a look at counters and disk
         self._refused_until_s = 0.0
@@ -219,6 +219,13 @@ class BlockStore:
         """Bytes that the cache holds, of all processes."""
         self._settle()
         return self._usage.total_bytes()
+
+    def counted_bytes(self) -> int:
+        """`used_bytes` without the latest small blocks: never waits for another process. 0 if the disk does not say."""
+        try:
+            return self._usage.total_bytes()
+        except OSError:
+            return 0
 
     def path_of(self, name: str) -> str:
         """Where a block of that name is, if it is there."""
@@ -286,10 +293,11 @@ class BlockStore:
             data = bytes(memoryview(buffer)[: key.length_bytes])
             if os.getxattr(fd, _XATTR) != self._seal(key, xxhash.xxh3_64_intdigest(data)):
                 return None
-            now_s, last_use_s = self._now_s(), os.fstat(fd).st_atime_ns / 1e9
+            now_s, st = self._now_s(), os.fstat(fd)
+            last_use_s = st.st_atime_ns / 1e9
             if now_s - last_use_s >= TOUCH_INTERVAL_S:
                 self._clock.hit(last_use_s, now_s)  # at once, or a load may evict what is in use
-                self._unnoted.append(key)
+                self._unnoted.append((key.name, int(now_s * 1e9), st.st_mtime_ns))
         except OSError:
             return None
         else:
@@ -303,15 +311,14 @@ class BlockStore:
         return len(self._unnoted)
 
     def note_uses(self) -> None:
-        """Write down the uses that `read_nowait` has left."""
+        """Write down the uses that `read_nowait` has left: a single system call each, for the event loop's sake."""
         unnoted, self._unnoted = self._unnoted, []
-        for key in unnoted:
-            fd = self._open_fd(key)
-            if fd >= 0:
-                try:
-                    self._touch(fd, os.fstat(fd))
-                finally:
-                    os.close(fd)
+        with contextlib.suppress(OSError):
+            for name, last_use_ns, mtime_ns in unnoted:
+                with contextlib.suppress(FileNotFoundError):  # evicted since
+                    os.utime(self.path_of(name), ns=(last_use_ns, mtime_ns))
+        if unnoted:
+            self._note_clock(self._now_s())
 
     def _open_fd(self, key: BlockKey) -> int:
         try:
@@ -331,9 +338,13 @@ class BlockStore:
         # The access time is the last use, kept by us since mounts are relatime or noatime. utime needs no write access.
         with contextlib.suppress(OSError):
             os.utime(fd, ns=(int(now_s * 1e9), st.st_mtime_ns))
-            if now_s - self._clock_written_s > _CLOCK_INTERVAL_S:
-                self._clock_written_s = now_s
-                self._usage.set_reuse(self._clock.longest_s, self._clock.last_hit_s)
+            self._note_clock(now_s)
+
+    def _note_clock(self, now_s: float) -> None:
+        """Tell the other processes of the hits, now and then."""
+        if now_s - self._clock_written_s > _CLOCK_INTERVAL_S:
+            self._clock_written_s = now_s
+            self._usage.set_reuse(self._clock.longest_s, self._clock.last_hit_s)
 
     def _reading_failed(self, key: BlockKey, error: OSError) -> None:
         self._fault("reading a cached block failed", error)

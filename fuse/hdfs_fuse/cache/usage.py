@@ -5,6 +5,7 @@ counting it leaves the counters slightly low; `recount` mends a shard whenever e
 """
 
 import contextlib
+import errno
 import fcntl
 import math
 import os
@@ -48,6 +49,8 @@ class UsageFile:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         with self._mutex:
+            if self._fd < 0:
+                raise OSError(errno.EBADF, "the counters are closed")
             fcntl.flock(self._fd, fcntl.LOCK_EX)
             try:
                 yield

@@ -151,7 +151,9 @@ class Supervisor:
                 f"{daemon.mountpoint}: the daemon did not get as far as {kind.__name__} in time"
             ) from None
         except EOFError:
-            code = daemon.process.wait(_END_S)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                daemon.process.wait(_END_S)
+            code = daemon.process.returncode
             raise MountError(f"{daemon.mountpoint}: the daemon ended with status {code}; its log says more") from None
         if isinstance(message, handover.Failed):
             raise message.as_error()
@@ -174,8 +176,12 @@ class Supervisor:
     def _kill(daemon: _Daemon) -> None:
         if daemon.process.poll() is None:
             daemon.process.kill()
-        daemon.process.wait()
         daemon.channel.close()
+        try:
+            daemon.process.wait(_END_S)
+        except subprocess.TimeoutExpired:  # it hangs in the kernel, in a disk say: nobody can wait for that
+            logger.warning("the daemon of %s (pid %d) does not die", daemon.mountpoint, daemon.process.pid)
+            threading.Thread(target=daemon.process.wait, name="reap", daemon=True).start()
 
     def unmount(self, mountpoint: str, *, deadline_s: float = 10.0, force: bool = False) -> None:
         """Unmount and wait for the daemon's end, whatever state both are in; nothing mounted is success.
