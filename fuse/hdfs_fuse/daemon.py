@@ -30,6 +30,7 @@ from hdfs_fuse.config import MountConfig
 from hdfs_fuse.errors import DeadlineError, HdfsFuseError, MountError, NotDirectoryError, UnavailableError
 from hdfs_fuse.fs import Filesystem
 from hdfs_fuse.inodes import Inode, InodeTable
+from hdfs_fuse.logs import log_to_stderr
 from hdfs_fuse.metrics import Metrics
 from hdfs_fuse.ops import Operations
 from hdfs_fuse.workers import Workers
@@ -201,10 +202,7 @@ def _listen(path: str) -> trio.socket.SocketType:
 
 def main() -> int:
     """Serve the mount that the supervisor on descriptor argv[1] describes."""
-    logging.basicConfig(
-        level=os.environ.get("HDFS_FUSE_LOG_LEVEL", "INFO").upper(),
-        format="%(asctime)s %(levelname)s hdfs-fuse[%(process)d] %(name)s: %(message)s",
-    )
+    log_to_stderr()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     # What is loaded now stays, and requests leave hardly any cycles: the default looks for them at every 700 objects.
     gc.freeze()
@@ -215,6 +213,7 @@ def main() -> int:
     channel = socket.socket(fileno=int(sys.argv[1]))
     try:
         config = MountConfig.from_json(channel.recv(handover.MAX_MESSAGE_BYTES))
+        log_to_stderr(config.volume_id)
         trio.run(Daemon(config, channel).run)
     except* HdfsFuseError as group:
         _fail(channel, group)

@@ -32,6 +32,7 @@ from hdfs_fuse.cache.store import BlockStore
 from hdfs_fuse.config import MountConfig
 from hdfs_fuse.errors import UnavailableError
 from hdfs_fuse.handover import MAX_MESSAGE_BYTES
+from hdfs_fuse.logs import log_to_stderr
 from hdfs_fuse.metrics import Metrics
 from hdfs_fuse.open_file import OpenFile
 
@@ -120,13 +121,10 @@ class Loader:
 
 def main() -> None:
     """Load what is asked for on descriptor argv[1], and answer on argv[2]."""
-    logging.basicConfig(
-        level=os.environ.get("HDFS_FUSE_LOG_LEVEL", "INFO").upper(),
-        format="%(asctime)s %(levelname)s hdfs-fuse[%(process)d] %(name)s: %(message)s",
-    )
     gc.freeze()
     requests, answers = (socket.socket(fileno=int(number)) for number in sys.argv[1:3])
     config = MountConfig.from_json(requests.recv(MAX_MESSAGE_BYTES))
+    log_to_stderr(config.volume_id)
     Loader(config, answers).run(requests)
 
 

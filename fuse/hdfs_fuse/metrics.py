@@ -56,7 +56,10 @@ def _latency(meaning: str) -> Latency:
 
 @dataclass(slots=True)
 class Metrics:
-    """What one mount counts, from its start. Changed on the event loop only, but for hdfs_* and cache_fault_count."""
+    """What one mount counts, from its start.
+
+    Changed on the event loop only, but for hdfs_bytes, cache_fault_count and evicted_bytes, which may lose some.
+    """
 
     read_count: int = _counter("READ requests answered")
     read_bytes: int = _counter("bytes handed to applications")
@@ -64,7 +67,7 @@ class Metrics:
     miss_count: int = _counter("blocks, small files and single reads that came from HDFS")
     hdfs_bytes: int = _counter("bytes read from HDFS")
     cache_bytes: int = _counter("bytes of blocks and small files taken from the cache's disk")
-    hdfs_call_count: int = _counter("calls to HDFS")
+    hdfs_call_count: int = _counter("calls to HDFS, loads of blocks and small files left out")
     hdfs_timeout_count: int = _counter("calls to HDFS that outlived their deadline")
     cache_fault_count: int = _counter("faults of the cache's disk, each answered from HDFS instead")
     evicted_bytes: int = _counter("bytes that this mount removed from the cache to make room")

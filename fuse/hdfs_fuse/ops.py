@@ -175,6 +175,7 @@ class Operations(pyfuse3.Operations):
         self._fs.forget(inode.number, 1)
         return False
 
+    @guarded()
     async def releasedir(self, fh: int) -> None:
         """FUSE_RELEASEDIR."""
         self._fs.releasedir(fh)

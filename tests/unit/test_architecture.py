@@ -13,7 +13,7 @@ SOURCES = {"hdfs_fuse": ROOT / "fuse", "hdfs_csi": ROOT / "driver"}
 # Modules of hdfs_fuse from the bottom up; a package stands for all its modules. A module may import those of lower
 # levels, and of its own level where that makes no circle.
 LEVELS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "config", "metrics", "handover", "session", "workers"}),
+    frozenset({"errors", "config", "metrics", "handover", "logs", "session", "workers"}),
     frozenset({"backend"}),
     frozenset({"prefetch", "inodes", "attrs", "calls", "cache"}),
     frozenset({"open_file"}),

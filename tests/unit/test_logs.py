@@ -1,0 +1,16 @@
+"""What a log line of a daemon says."""
+
+import re
+import subprocess
+import sys
+
+
+def test_lines_name_the_volume() -> None:
+    code = (
+        "import logging; from hdfs_fuse.logs import log_to_stderr; log_to_stderr(); logging.warning('first')\n"
+        "log_to_stderr('hdfs://nn#pvc-100%'); logging.warning('second')"
+    )
+    lines = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stderr.splitlines()
+    assert len(lines) == 2
+    assert re.search(r" WARNING hdfs-fuse\[\d+\] root: first$", lines[0])
+    assert re.search(r" WARNING hdfs-fuse\[\d+\] hdfs://nn#pvc-100% root: second$", lines[1])
