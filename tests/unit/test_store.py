@@ -438,12 +438,14 @@ def test_blocks_that_were_never_counted_are_found(tmp_path: Path) -> None:
         usage.add(shard_of(key.name), -4096)
     usage.close()
     assert (disk.store.used_bytes(), bytes_below(tmp_path)) == (0, 64 * 4096)
-    for i in range(1500):
+    for i in range(10_000):  # 1,500 do mostly; which shards an eviction lists is left to chance
         disk.now_s += 100
         key = keys_of(f"s{i}", 1, last_bytes=10)[0]
         assert disk.store.put(key, content_of(key))
+        if i % 500 == 499 and sum(disk.store.contains(key) for key in lost) <= 4:
+            break
     found = sum(disk.store.contains(key) for key in lost)
-    assert found <= 4, "chance may spare one or two"
+    assert found <= 4
     assert bytes_below(tmp_path) <= (64 + found) * 4096
     disk.store.close()
 

@@ -1,6 +1,7 @@
 """The counters that all processes of a node share."""
 
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -162,6 +163,18 @@ def test_damage_under_a_running_process_is_survived(
     assert 0 <= usage.total_bytes() < 1 << 60
     usage.close()
     os.unlink(path)
+
+
+def test_damaged_counters_never_add_up_to_an_impossible_total(path: str) -> None:
+    usage = UsageFile(path)
+    with open(path, "r+b") as file:
+        file.write(b"damaged header".ljust(32) + struct.pack("<q", (1 << 60) - 1) * 600)
+    for _ in range(2):
+        assert 0 <= usage.total_bytes() < 1 << 60
+        usage.set_reuse(1.0, 2.0)
+    usage.settle()
+    assert 0 <= usage.total_bytes() < 1 << 60
+    usage.close()
 
 
 def damage_total(path: str) -> None:

@@ -63,14 +63,14 @@ class UsageFile:
             magic, total, reuse_s, hit_s = _HEADER.unpack(raw)
             if magic == _MAGIC and 0 <= total < _MAX_BYTES and math.isfinite(reuse_s) and math.isfinite(hit_s):
                 return total, reuse_s, hit_s
-        return sum(self._cells()), 0.0, 0.0
+        return _bounded(sum(self._cells())), 0.0, 0.0
 
     def _cells(self) -> list[int]:
         raw = os.pread(self._fd, SHARDS * _CELL.size, _HEADER.size).ljust(SHARDS * _CELL.size, b"\0")
         return [_counter(value) for (value,) in _CELL.iter_unpack(raw)]
 
     def _write_header(self, total: int, reuse_s: float, hit_s: float) -> None:
-        os.pwrite(self._fd, _HEADER.pack(_MAGIC, max(total, 0), reuse_s, hit_s), 0)
+        os.pwrite(self._fd, _HEADER.pack(_MAGIC, _bounded(total), reuse_s, hit_s), 0)
 
     def total_bytes(self) -> int:
         """Bytes in the cache, all shards together."""
@@ -142,3 +142,8 @@ class UsageFile:
 def _counter(value: int) -> int:
     """What a counter says; nothing when it is damaged."""
     return value if 0 <= value < _MAX_BYTES else 0
+
+
+def _bounded(total: int) -> int:
+    """A total that is accepted when it is read again: several damaged counters may add up to more."""
+    return min(max(total, 0), _MAX_BYTES - 1)
