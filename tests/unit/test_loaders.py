@@ -128,8 +128,12 @@ async def until(condition: Callable[[], object]) -> None:
 
 def loader_pids() -> list[int]:
     """Loader processes that this process has started and that run."""
-    children = children_of(os.getpid())
-    return [pid for pid in children if b"hdfs_fuse.loader" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    found = []
+    for pid in children_of(os.getpid()):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just been reaped
+            if b"hdfs_fuse.loader" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+    return found
 
 
 @pytest.mark.trio
