@@ -68,7 +68,7 @@ class Metrics:
     hdfs_bytes: int = _counter("bytes read from HDFS")
     cache_bytes: int = _counter("bytes of blocks and small files taken from the cache's disk")
     hdfs_call_count: int = _counter("calls to HDFS, loads of blocks and small files left out")
-    hdfs_timeout_count: int = _counter("calls to HDFS that outlived their deadline")
+    hdfs_timeout_count: int = _counter("calls and loads that outlived their deadline")
     cache_fault_count: int = _counter("faults of the cache's disk, each answered from HDFS instead")
     evicted_bytes: int = _counter("bytes that this mount removed from the cache to make room")
     error_count: int = _counter("requests answered with an errno other than ENOENT")

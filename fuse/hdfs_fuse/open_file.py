@@ -40,22 +40,29 @@ class OpenFile:
             PermissionDeniedError: this identity may not read the file. FileChangedError: it is another version now.
             LoadCancelledError: it has been closed; who waits for a load of this handle asks again with his own.
         """
+        if (opened := self._opened()) is not None:
+            return opened  # without the wait behind an open that hangs
         is_first = self._opening.acquire(timeout=_PATIENCE_S)
         try:
-            return self._reader or self._install(self._backend.open(self.path, self.status))
+            return self._opened() or self._install(self._backend.open(self.path, self.status))
         finally:
             if is_first:
                 self._opening.release()
 
+    def _opened(self) -> FileReader | None:
+        if self._is_closed:
+            raise LoadCancelledError(f"{self.path}: closed")
+        return self._reader
+
     def _install(self, reader: FileReader) -> FileReader:
         with self._mutex:
-            if self._reader is None and not self._is_closed:
-                self._reader = reader
-            else:
+            if self._is_closed or self._reader is not None:
                 reader.close()
-            if self._is_closed or self._reader is None:
-                raise LoadCancelledError(f"{self.path}: closed")
-            return self._reader
+            else:
+                self._reader = reader
+            opened = self._opened()
+            assert opened is not None
+            return opened
 
     def stream(self, start: int, stop: int) -> Iterator[bytes | memoryview]:
         """The bytes [start, stop) as they arrive; blocks."""

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import trio
 from hdfs_fuse import errors
-from hdfs_fuse.backend.base import FileKind, FileReader
+from hdfs_fuse.backend.base import FileKind, FileReader, FileStatus
 from hdfs_fuse.backend.local import LocalBackend
 from hdfs_fuse.fs import NEGATIVE_TTL_S
+from hdfs_fuse.handles import DirectoryHandle
 from hdfs_fuse.inodes import ROOT
 from trio.testing import MockClock
 
@@ -278,12 +279,18 @@ async def test_a_listing_that_broke_is_not_the_end_of_the_directory() -> None:
         assert found == names
 
 
+async def first_entry(served: Served) -> tuple[DirectoryHandle, FileStatus]:
+    """The root, opened, and what its listing begins with."""
+    directory = served.fs.directory(await served.fs.opendir(ROOT))
+    status = await directory.entry(0)
+    assert status is not None
+    return directory, status
+
+
 @pytest.mark.trio
 async def test_entries_of_a_listing_are_known_to_the_kernel(root: Path) -> None:
     async with serve(root) as served:
-        directory = served.fs.directory(await served.fs.opendir(ROOT))
-        status = await directory.entry(0)
-        assert status is not None
+        directory, status = await first_entry(served)
         inode = served.fs.enter(directory, status)
         assert inode.lookups == 1
         assert (await served.fs.lookup(ROOT, status.name)) is inode
@@ -296,9 +303,7 @@ async def test_what_was_listed_by_name_only_needs_no_second_question(mock_clock:
     disk = FakeFilesystem()
     disk.put("/f", b"12345")
     async with serve("/", backend=disk.client, metadata_ttl_s=TTL_S) as served:
-        directory = served.fs.directory(await served.fs.opendir(ROOT))
-        status = await directory.entry(0)
-        assert status is not None
+        directory, status = await first_entry(served)
         served.fs.note_listed(directory, status)
         before = disk.calls["status"]
         inode = await served.fs.lookup(ROOT, "f")
@@ -314,9 +319,7 @@ async def test_entries_are_as_old_as_their_listing(mock_clock: MockClock) -> Non
     disk = FakeFilesystem()
     disk.put("/f", b"12345")
     async with serve("/", backend=disk.client, metadata_ttl_s=TTL_S) as served:
-        directory = served.fs.directory(await served.fs.opendir(ROOT))
-        status = await directory.entry(0)
-        assert status is not None
+        directory, status = await first_entry(served)
         disk.put("/f", b"1234567")
         mock_clock.jump(TTL_S / 2)  # the program does something else
         inode = await served.fs.lookup(ROOT, "f")

@@ -10,6 +10,7 @@ import trio
 from hdfs_fuse import errors
 from hdfs_fuse.backend.local import LocalBackend, LocalReader
 from hdfs_fuse.backend.resilient import ResilientBackend
+from hdfs_fuse.cache.content import LoadCancelledError
 from hdfs_fuse.cache.keys import BlockKeys, FileVersion
 from hdfs_fuse.inodes import ROOT
 from hdfs_fuse.metrics import Metrics
@@ -211,3 +212,6 @@ def test_an_open_that_hangs_holds_nobody_up(root: Path) -> None:
     assert disk.opens == 2
     assert file.read(0, 10) == LARGE[:10]
     file.close()
+    with pytest.raises(LoadCancelledError):
+        file.open()
+    assert disk.opens == 2
