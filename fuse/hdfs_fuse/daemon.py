@@ -24,7 +24,7 @@ from hdfs_fuse.backend.connect import cluster_id, connect, resolve
 from hdfs_fuse.backend.resilient import ResilientBackend
 from hdfs_fuse.cache.cache import BlockCache
 from hdfs_fuse.cache.loaders import Loaders
-from hdfs_fuse.cache.store import BlockStore
+from hdfs_fuse.cache.store import LEASE_SIGNAL, BlockStore
 from hdfs_fuse.calls import Calls
 from hdfs_fuse.config import MountConfig
 from hdfs_fuse.errors import DeadlineError, HdfsFuseError, MountError, NotDirectoryError, UnavailableError
@@ -111,6 +111,7 @@ class Daemon:
             nursery.start_soon(self._offer_stats, _listen(message.stats_path))
             nursery.start_soon(self._report_serving)
             nursery.start_soon(self._end_on_signal)
+            nursery.start_soon(_yield_leases, cache)
             pyfuse3.trio = session.trio_in_turns()  # type: ignore[attr-defined]
             await pyfuse3.main(min_tasks=_IDLE_TASKS, max_tasks=_MAX_REQUESTS)
             nursery.cancel_scope.cancel()
@@ -184,6 +185,12 @@ class Daemon:
             async for number in signals:
                 logger.info("%s: ending", signal.Signals(number).name)
                 pyfuse3.terminate()
+
+
+async def _yield_leases(cache: BlockCache) -> None:
+    with trio.open_signal_receiver(LEASE_SIGNAL) as signals:
+        async for _ in signals:
+            cache.drop_changing()
 
 
 def _load_hung(metrics: Metrics, backend: ResilientBackend) -> None:

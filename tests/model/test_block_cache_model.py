@@ -11,6 +11,7 @@ import logging
 import os
 import random
 import shutil
+import signal
 import tempfile
 import threading
 import time
@@ -28,7 +29,7 @@ from hdfs_fuse.cache.blocks import CachedBlock
 from hdfs_fuse.cache.cache import BlockCache
 from hdfs_fuse.cache.fill import Fill
 from hdfs_fuse.cache.keys import BlockKeys, FileVersion
-from hdfs_fuse.cache.store import BlockStore, disk_bytes
+from hdfs_fuse.cache.store import LEASE_SIGNAL, BlockStore, disk_bytes
 from hdfs_fuse.workers import Workers
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -71,6 +72,10 @@ class Loop:
         deadline = time.monotonic() + PATIENCE_S
         while not self.call(condition):
             assert time.monotonic() < deadline, f"never happened: {what}"
+
+    def soon(self, function: Callable[[], object]) -> None:
+        """Run `function` on the loop without waiting; also from a signal handler."""
+        self._token.run_sync_soon(function)
 
     def stop(self) -> None:
         self.call(self._stop.set)
@@ -184,6 +189,7 @@ class Cache(RuleBasedStateMachine):
             _loop.append(Loop())
         self.loop = _loop[0]
         self.descriptors = descriptors()
+        signal.signal(LEASE_SIGNAL, lambda *_: self.loop.soon(self.cache.drop_changing))
         self.directory = Path(tempfile.mkdtemp(prefix="hdfs-model-"))
         self.now_s = 1_700_000_000.0
         self.store = self.new_store()
@@ -314,7 +320,8 @@ class Cache(RuleBasedStateMachine):
             size = path.stat().st_size
             match how:
                 case "cut":
-                    os.truncate(path, size // 2)
+                    with path.open("r+b") as file:
+                        file.truncate(size // 2)
                 case "zero":
                     with path.open("r+b") as file:
                         file.write(bytes(size))
@@ -408,6 +415,7 @@ class Cache(RuleBasedStateMachine):
         self.loop.wait(lambda: self.cache.budget.used_bytes == 0, "all memory is given back")
         for store in (self.store, self.other):
             store.close()
+        signal.signal(LEASE_SIGNAL, signal.SIG_DFL)
         shutil.rmtree(self.directory, ignore_errors=True)
         self.check_counters_of_a_new_store()
         del self.cache, self.sources, self.running

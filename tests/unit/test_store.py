@@ -6,6 +6,7 @@ import logging
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from hdfs_fuse.cache.keys import BlockKey, BlockKeys, FileVersion
-from hdfs_fuse.cache.store import BlockStore, disk_bytes, shard_of
+from hdfs_fuse.cache.store import LEASE_SIGNAL, BlockStore, StoredBlock, disk_bytes, shard_of
 from hdfs_fuse.cache.usage import UsageFile
 from hdfs_fuse.errors import UnavailableError
 from hypothesis import given
@@ -53,6 +54,12 @@ def fill(store: BlockStore, key: BlockKey) -> bool:
 def descriptors() -> int:
     gc.collect()
     return len(os.listdir("/proc/self/fd"))
+
+
+def link_of(fd: int) -> str:
+    with contextlib.suppress(FileNotFoundError):
+        return os.readlink(f"/proc/self/fd/{fd}")
+    return ""
 
 
 def files_below(directory: Path) -> list[Path]:
@@ -225,22 +232,72 @@ def test_a_damaged_block_is_a_miss_and_removed(
     assert disk.store.read(KEY) == content_of(KEY)
 
 
+@pytest.fixture
+def lease_signals() -> Iterator[list[int]]:
+    came: list[int] = []
+    before = signal.signal(LEASE_SIGNAL, lambda number, _: came.append(number))
+    yield came
+    signal.signal(LEASE_SIGNAL, before)
+
+
 @pytest.mark.parametrize("damage", [cut, lengthen, empty, flip, zero], ids=lambda damage: damage.__name__)
 @pytest.mark.parametrize("is_new", [True, False], ids=["as filled", "as opened"])
-def test_damage_to_a_block_in_use_is_noticed(disk: Disk, damage: Callable[[Path], None], is_new: bool) -> None:
+def test_who_would_damage_a_block_in_use_waits(
+    disk: Disk, damage: Callable[[Path], None], is_new: bool, lease_signals: list[int]
+) -> None:
+    taken: list[StoredBlock | None] = []
+
+    def take() -> None:
+        block = disk.store.create(KEY)
+        assert block is not None
+        block.append([content_of(KEY)])
+        block.publish()
+        if not is_new:
+            block.close()
+            block = disk.store.open(KEY)
+        taken.append(block)
+
+    thread = threading.Thread(target=take)  # as in a daemon; that it ends loses no signal
+    thread.start()
+    thread.join()
+    block = taken[0]
+    assert block is not None
+    assert block.is_intact()
+    writer = threading.Thread(target=damage, args=(disk.path(KEY),))
+    writer.start()
+    wait_until(lambda: bool(lease_signals), "the signal")
+    assert not block.is_intact()
+    assert bytes(block.view) == content_of(KEY), "who has just looked may still use it"
+    assert writer.is_alive()
+    block.close()
+    writer.join(30)
+    assert not writer.is_alive()
+    assert disk.store.open(KEY) is None
+
+
+def test_a_block_that_somebody_may_write_to_is_a_miss(disk: Disk) -> None:
+    fill(disk.store, KEY)
+    with disk.path(KEY).open("r+b"):
+        assert disk.store.open(KEY) is None
+        assert disk.store.read(KEY) == content_of(KEY)
+    block = disk.store.open(KEY)
+    assert block is not None
+    block.close()
+    assert disk.faults == 0
+
+
+def test_a_child_that_is_being_started_keeps_no_block_from_its_name(disk: Disk) -> None:
+    """It has a copy of the descriptor for writing until it calls execve(2)."""
     block = disk.store.create(KEY)
     assert block is not None
     block.append([content_of(KEY)])
+    unnamed = [fd for fd in map(int, os.listdir("/proc/self/fd")) if "(deleted)" in link_of(fd)]
+    child = subprocess.Popen(["sleep", "0.2"], pass_fds=unnamed)
     block.publish()
-    if not is_new:
-        block.close()
-        block = disk.store.open(KEY)
-        assert block is not None
+    child.wait()
     assert block.is_intact()
-    damage(disk.path(KEY))
-    assert not block.is_intact()
-    assert len(block.copy(0, BLOCK)) <= BLOCK
     block.close()
+    assert disk.store.read(KEY) == content_of(KEY)
 
 
 def test_an_evicted_block_in_use_stays_whole(disk: Disk) -> None:

@@ -87,6 +87,8 @@ class CachedBlock:
 
     def complete(self, content: Content, from_disk: bool) -> None:
         """All bytes are in place, in `content` from now on."""
+        if not content.is_intact():
+            content.close()  # somebody wants to change its file already, and those who wait ask again
         self.is_complete = True
         self.from_disk = from_disk
         self.landed(content, self.key.length_bytes)

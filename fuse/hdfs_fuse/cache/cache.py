@@ -167,6 +167,12 @@ class BlockCache:
         self._forget(block)
         block.fail(error)
 
+    def drop_changing(self) -> None:
+        """Let go of blocks whose files somebody wants to change: store.LEASE_SIGNAL has come."""
+        for block in list(self._blocks.values()):
+            if block.is_complete and block.content is not None and not block.content.is_intact():
+                self.drop(block)
+
     def drop(self, block: CachedBlock) -> None:
         """Take a block out of reach; those who hold a view keep it."""
         self._forget(block)

@@ -23,7 +23,7 @@ class Content(Protocol):
     view: memoryview
 
     def is_intact(self) -> bool:
-        """Whether the bytes are still those that were verified."""
+        """Whether the bytes are those that were verified, and stay so while they are used at once."""
         ...
 
     def copy(self, start: int, stop: int) -> bytes:

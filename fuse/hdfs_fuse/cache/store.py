@@ -12,6 +12,7 @@ import logging
 import mmap
 import os
 import random
+import signal
 import stat
 import struct
 import threading
@@ -19,6 +20,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 import xxhash
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from hdfs_fuse.cache.keys import BlockKey
 from hdfs_fuse.cache.nowait import OPEN_FLAGS, open_cached
@@ -53,6 +55,14 @@ _CLOCK_INTERVAL_S = 0.1
 # looked at about every fourth time.
 _UNCOUNTED_SHARDS = 16
 _PAGE = 4096
+# Comes when somebody wants to change a block's file that is mapped here: close blocks that are not intact, and they
+# may. Ignored by who does not care; then the kernel lets them after /proc/sys/fs/lease-break-time seconds.
+LEASE_SIGNAL = signal.SIGURG
+# A child process that is being started holds copies of all descriptors, that for writing included, until it calls
+# execve(2): there is no lease until then.
+_retry_lease = Retrying(
+    retry=retry_if_exception_type(BlockingIOError), stop=stop_after_delay(1.0), wait=wait_fixed(0.001), reraise=True
+)
 # A process without descriptors or memory learns nothing of the block.
 _OUR_OWN_LACK = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR})
 
@@ -70,23 +80,27 @@ def disk_bytes(length_bytes: int) -> int:
 class StoredBlock:
     """A block's file, mapped for reading and pinned against eviction. Filled by one thread, then published.
 
-    The map is only ever read by the kernel (the reply of a READ): a bad sector or a truncated file is then an error
-    of that system call and not a SIGBUS. Copies in user space go through pread.
+    From before it can be reached by name until `close`, the file is under a lease (fcntl(2), F_SETLEASE): who opens it
+    for writing, or truncates it, waits until the lease is given up, and LEASE_SIGNAL comes. So what was verified stays.
+
+    The map is only ever read by the kernel (the reply of a READ): a bad sector is then an error of that system call
+    and not a SIGBUS. Copies in user space go through pread.
     """
 
-    def __init__(self, store: "BlockStore", key: BlockKey, fd: int, verified: os.stat_result | None = None) -> None:
-        """Take over `fd`.
+    def __init__(self, store: "BlockStore", key: BlockKey, fd: int, new_fd: int = -1) -> None:
+        """Take over the descriptors.
 
         Args:
             store: where it belongs.
             key: what it is.
-            fd: a file of the block's length.
-            verified: its stat from before its content was verified; None for a new file, still unnamed.
+            fd: a file of the block's length, read-only; under a lease unless it is new.
+            new_fd: the same file for writing, if it is a new one without a name.
         """
         self._store = store
         self._key = key
         self._fd = fd
-        self._verified = verified
+        self._new_fd = new_fd
+        self._is_leased = new_fd < 0
         self._hash = xxhash.xxh3_64()
         self._filled_bytes = 0
         self.view = memoryview(mmap.mmap(fd, key.length_bytes, mmap.MAP_SHARED, mmap.PROT_READ))
@@ -100,7 +114,7 @@ class StoredBlock:
         for chunk in chunks:
             self._hash.update(chunk)
         size = sum(map(len, chunks))
-        if os.pwritev(self._fd, chunks, self._filled_bytes) != size:
+        if os.pwritev(self._new_fd, chunks, self._filled_bytes) != size:
             raise OSError("short write to the cache")
         self._filled_bytes += size
 
@@ -110,19 +124,22 @@ class StoredBlock:
         Raises:
             OSError: the disk failed; nothing is left there.
         """
+        self._store.seal(self._new_fd, self._key, self._hash.intdigest())
+        os.close(self._new_fd)
+        self._new_fd = -1
         fcntl.flock(self._fd, fcntl.LOCK_SH)
-        self._store.seal(self._fd, self._key, self._hash.intdigest())
-        self._verified = os.fstat(self._fd)  # before it has a name: from then on others can write to it
+        _retry_lease(_take_lease, self._fd)
+        self._is_leased = True
         self._store.link(self._fd, self._key)
 
     def is_intact(self) -> bool:
-        """Whether nobody has written to or truncated the file since it was verified; unnamed ones are out of reach."""
+        """Whether the bytes are those that were verified: nobody has come who wants to change the file.
+
+        If so they stay for some time more (/proc/sys/fs/lease-break-time, 45 s), time enough to use them.
+        """
         if self._fd < 0:
             return False
-        if self._verified is None:
-            return True
-        st = os.fstat(self._fd)
-        return st.st_mtime_ns == self._verified.st_mtime_ns and st.st_size == self._verified.st_size
+        return not self._is_leased or fcntl.fcntl(self._fd, fcntl.F_GETLEASE) == fcntl.F_RDLCK
 
     def copy(self, start: int, stop: int) -> bytes:
         """Bytes [start, stop) of the block, copied; fewer when they are lost."""
@@ -134,8 +151,13 @@ class StoredBlock:
     def close(self) -> None:
         """Unpin, and drop the file if it has no name. Views that are still in use stay valid. Idempotent."""
         if self._fd >= 0:
+            if self._is_leased:
+                fcntl.fcntl(self._fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)  # the map would keep it
             os.close(self._fd)
             self._fd = -1
+        if self._new_fd >= 0:
+            os.close(self._new_fd)
+            self._new_fd = -1
 
 
 class BlockStore:
@@ -154,7 +176,7 @@ class BlockStore:
         """Open or create the cache below `directory`.
 
         Args:
-            directory: on a filesystem with O_TMPFILE and user xattrs (ext4, xfs, btrfs, tmpfs).
+            directory: on a filesystem with O_TMPFILE, leases and user xattrs (ext4, xfs, btrfs, tmpfs).
             size_bytes: bound for all processes together.
             min_free_bytes: free space of the filesystem that is left alone.
             now_s: the clock that last uses are measured with, seconds since the epoch.
@@ -182,13 +204,29 @@ class BlockStore:
         self._has_warned_of_damage = False
         try:
             os.makedirs(self._root, mode=0o700, exist_ok=True)
-            os.close(os.open(self._root, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600))
+            self._probe()
             self._usage = UsageFile(os.path.join(self._root, "usage"))
             if self._usage.is_new:
                 self._recount_all()
             self._clock = ReuseClock(*self._usage.reuse())
         except OSError as e:
             raise UnavailableError(f"cache directory {directory!r} can't be used: {e}") from e
+
+    def _probe(self) -> None:
+        """Find out whether the filesystem can do what blocks need.
+
+        Raises:
+            OSError: it can't.
+        """
+        new_fd = os.open(self._root, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
+        fd = _reopen(new_fd)
+        os.close(new_fd)
+        try:
+            _retry_lease(_take_lease, fd)
+        except OSError as e:
+            raise OSError(e.errno, "no leases on files there, or /proc/sys/fs/leases-enable is 0") from e
+        finally:
+            os.close(fd)
 
     @classmethod
     def of(cls, config: CacheConfig, metrics: Metrics) -> "BlockStore":
@@ -238,19 +276,25 @@ class BlockStore:
         return os.path.exists(self.path_of(key.name))
 
     def open(self, key: BlockKey) -> StoredBlock | None:
-        """Verify and map a block; None when it is not there or not sound. A damaged one is removed."""
+        """Verify and map a block; None when it is not there, not sound, or somebody may write to it.
+
+        A damaged one is removed.
+        """
         fd = self._open_fd(key)
         if fd < 0:
             return None
         try:
             fcntl.flock(fd, fcntl.LOCK_SH)
-            before = os.fstat(fd)
+            _take_lease(fd)
+            st = os.fstat(fd)
             seal = os.getxattr(fd, _XATTR)
-            if before.st_size == key.length_bytes and seal == self._seal(key, _hash_of(fd, key.length_bytes)):
-                self._touch(fd, before)
-                block, fd = StoredBlock(self, key, fd, before), -1
+            if st.st_size == key.length_bytes and seal == self._seal(key, _hash_of(fd, key.length_bytes)):
+                self._touch(fd, st)
+                block, fd = StoredBlock(self, key, fd), -1
                 return block
             self._drop_damaged(key)
+        except BlockingIOError:
+            pass  # open for writing elsewhere
         except OSError as e:
             self._reading_failed(key, e)
         finally:
@@ -364,15 +408,17 @@ class BlockStore:
         """Begin a block, its space allocated; None when there is no room for it or the disk fails."""
         if not self._has_room(key.length_bytes):
             return None
-        fd = -1
+        new_fd = fd = -1
         try:
-            fd = self._open_temporary(key)
-            os.posix_fallocate(fd, 0, key.length_bytes)
-            return StoredBlock(self, key, fd)
+            new_fd = self._open_temporary(key)
+            os.posix_fallocate(new_fd, 0, key.length_bytes)
+            fd = _reopen(new_fd)
+            return StoredBlock(self, key, fd, new_fd)
         except OSError as e:
             self._fault("creating a cached block failed", e)
-            if fd >= 0:
-                os.close(fd)
+            for opened in (new_fd, fd):
+                if opened >= 0:
+                    os.close(opened)
             return None
 
     def put(self, key: BlockKey, data: bytes) -> bool:
@@ -574,6 +620,23 @@ class BlockStore:
         log = logger.debug if self._has_warned else logger.warning
         self._has_warned = True
         log("%s: %s; reading from the filesystem instead", event, error)
+
+
+def _reopen(fd: int) -> int:
+    """Another descriptor of a file without a name, for reading."""
+    return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOATIME)
+
+
+def _take_lease(fd: int) -> None:
+    """Have whoever wants to change the file wait, and this process told by LEASE_SIGNAL.
+
+    Raises:
+        BlockingIOError: it is open for writing.
+        OSError: the filesystem knows no leases.
+    """
+    fcntl.fcntl(fd, fcntl.F_SETSIG, LEASE_SIGNAL)
+    fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())  # by default this thread, and threads end
+    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
 
 
 def _hash_of(fd: int, length_bytes: int) -> int:
