@@ -78,7 +78,7 @@ class MountConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     umask: int = 0
     allow_other: bool = False
     metadata_ttl_s: float = 60.0
-    max_inodes: int = 200_000
+    max_inodes: int = 80_000
     read_ahead_bytes: int = 64 * MIB
     streams: int = 2
     workers: int = 32

@@ -108,7 +108,9 @@ class Daemon:
             operations = Operations(self._fs, config, metrics, partial(self._take_over, fuse_fd, session_fd))
             # The session begins on a socket that holds the recorded FUSE_INIT; see `_take_over`.
             pyfuse3.init(operations, f"/dev/fd/{session_fd}", {"fsname=hdfs"})
-            nursery.start_soon(self._offer_stats, _listen(message.stats_path))
+            listener = _listen(message.stats_path)
+            stats_inode = os.stat(message.stats_path).st_ino
+            nursery.start_soon(self._offer_stats, listener)
             nursery.start_soon(self._report_serving)
             nursery.start_soon(self._end_on_signal)
             nursery.start_soon(_yield_leases, cache)
@@ -119,8 +121,7 @@ class Daemon:
         cache.close()
         if store is not None:
             store.close()
-        with contextlib.suppress(FileNotFoundError):  # who unmounted may have been faster
-            os.unlink(message.stats_path)
+        _unlink_own(message.stats_path, stats_inode)
 
     async def _root_status(self, path: str) -> FileStatus:
         """The root's attributes, through a client that gives up early: who mounts waits for the reason."""
@@ -205,6 +206,13 @@ def _listen(path: str) -> trio.socket.SocketType:
     listener.bind(path)
     listener.listen(8)
     return trio.socket.from_stdlib_socket(listener)
+
+
+def _unlink_own(path: str, inode: int) -> None:
+    """Remove our socket, unless who unmounted was faster; the next mount may have one of the same name by now."""
+    with contextlib.suppress(FileNotFoundError):
+        if os.stat(path).st_ino == inode:
+            os.unlink(path)
 
 
 def main() -> int:

@@ -39,8 +39,10 @@ logger = logging.getLogger(__name__)
 
 # An absence is believed for less long than a presence: somebody may be waiting for a _SUCCESS file.
 NEGATIVE_TTL_S = 5.0
-# Names asked back for each one too many: more than one, since some are in use.
-_ASKED_BACK = 2
+# Names asked back at once when there are too many, and new ones after which that is looked at again: fewer, since some
+# names are in use. One by one they would cost a switch of threads each.
+_ASKED_BACK = 500
+_TRIM_INTERVAL = 250
 # The NameNode is asked for its space at most this often; df and probes may ask all the time.
 _SPACE_TTL_S = 30.0
 _SPACE_PATIENCE_S = 1.0
@@ -98,6 +100,7 @@ class Filesystem:
         self._files: HandleTable[FileHandle] = HandleTable()
         self._directories: HandleTable[DirectoryHandle] = HandleTable()
         self.listings = Listings(backend, calls, config.metadata_ttl_s)
+        self._until_trim = 0
         self._space = _UNKNOWN_SPACE
         self._space_expires_s = float("-inf")
 
@@ -155,7 +158,9 @@ class Filesystem:
 
     def _trim(self) -> None:
         """Ask the kernel for the oldest names back when there are too many: it knows which of them it still needs."""
-        if len(self.inodes) > self._config.max_inodes:
+        self._until_trim -= 1
+        if self._until_trim <= 0 and len(self.inodes) > self._config.max_inodes:
+            self._until_trim = _TRIM_INTERVAL
             for inode in self.inodes.rotate(_ASKED_BACK):
                 if inode.children == 0:
                     self._kernel.forget_entry(inode)

@@ -81,7 +81,7 @@ async def serve(
     metadata_ttl_s: float = 60.0,
     call_deadline_s: float = 20.0,
     read_ahead_bytes: int = 4 * MIB,
-    max_inodes: int = 200_000,
+    max_inodes: int = 80_000,
     workers: int = 8,
 ) -> AsyncIterator[Served]:
     """Serve `root` of a backend."""

@@ -33,7 +33,7 @@ IDENTITY = "hdfs_fuse.backend.identity"
 DRIVER_MAY_IMPORT = {"config", "errors", "backend", "mounter"}
 
 # Each costs tens of megabytes in every daemon, so only its adapter imports it, and that is itself imported when needed.
-HEAVY = {"pyarrow": "hdfs_fuse.backend.arrow", "httpx": "hdfs_fuse.backend.webhdfs"}
+HEAVY = {"pyarrow": "hdfs_fuse.backend.arrow"}
 
 
 @dataclass(frozen=True, slots=True)
