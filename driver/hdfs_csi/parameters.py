@@ -237,7 +237,7 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         "maxInodes",
         Where.BOTH,
-        "200000",
+        "80000",
         "1000 or more",
         "names that the kernel may hold on to before the mount asks for some back",
         _whole,

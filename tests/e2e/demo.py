@@ -225,6 +225,8 @@ class Demo:
         self._detail(f"the claim's directory is gone, {DATA} is untouched")
 
     def _stay(self, hdfs: LocalHdfs, controller: DriverProcess, node: DriverProcess, pod: Pod, claim: Pod) -> None:
+        ending = threading.Event()
+        handle_signals(lambda *_: ending.set())
         _console.print(
             f"""
 [bold]Everything stays up.[/]
@@ -238,8 +240,6 @@ class Demo:
 To end it: Ctrl-C here, or: kill {os.getpid()}""",
             soft_wrap=True,
         )
-        ending = threading.Event()
-        handle_signals(lambda *_: ending.set())
         ending.wait()
         handle_signals(exit_on(_console))
         _console.print()

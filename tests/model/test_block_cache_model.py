@@ -334,7 +334,8 @@ class Cache(RuleBasedStateMachine):
                 case "delete":
                     path.unlink()
                 case "xattr":
-                    os.removexattr(path, "user.hdfs.block")
+                    if "user.hdfs.block" in os.listxattr(path):  # it may have been removed before
+                        os.removexattr(path, "user.hdfs.block")
         self.damaged.add(path.name)
 
     @rule(
@@ -459,7 +460,7 @@ Cache.TestCase.settings = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-TestCache = pytest.mark.timeout(250)(Cache.TestCase)
+TestCache = pytest.mark.timeout(400)(Cache.TestCase)
 
 
 def test_nothing_is_left_open(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Ending on a signal as on an error, so that all that was started is taken down. For the demo and the benchmark."""
 
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -22,7 +23,8 @@ def exit_on(console: Console) -> Handler:
     """A handler that says so on `console` and exits with the status that a shell gives for the signal."""
 
     def end(number: int, _frame: FrameType | None) -> None:
-        console.print(f"\n{signal.Signals(number).name}: taking everything down", markup=False)
+        # Not through `console`'s own buffer, which a line may be in that is just being printed.
+        os.write(console.file.fileno(), f"\n{signal.Signals(number).name}: taking everything down\n".encode())
         sys.exit(128 + number)
 
     return end

@@ -13,7 +13,7 @@ from hdfs_fuse.cache.cache import BlockCache
 from hdfs_fuse.cache.content import BlockUnavailableError, LoadCancelledError, MemoryBudget
 from hdfs_fuse.cache.keys import BlockKeys, FileVersion
 from hdfs_fuse.cache.small import SmallFile
-from hdfs_fuse.cache.store import BlockStore
+from hdfs_fuse.cache.store import LEASE_SIGNAL, BlockStore
 from hdfs_fuse.workers import Workers
 
 from tests.model.harness import Gate, eventually
@@ -341,10 +341,20 @@ async def test_damage_is_noticed_before_bytes_are_served(on_disk: BlockCache) ->
     on_disk.load(KEYS, 0, 2, gate.load)
     await wait(on_disk, 1)
     assert on_disk.store is not None
-    os.truncate(on_disk.store.path_of(KEYS[0].name), 100)
-    assert on_disk.get(KEYS, 0) is None
-    on_disk.load(KEYS, 0, 1, gate.load)
-    assert await wait(on_disk, 0) == block_data(0)
+    for index in (0, 1):
+        path = on_disk.store.path_of(KEYS[index].name)
+        with trio.open_signal_receiver(LEASE_SIGNAL) as signals, trio.fail_after(30):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.to_thread.run_sync, os.truncate, path, 100)
+                await anext(signals)
+                assert os.stat(path).st_size == len(block_data(index))
+                if index == 0:
+                    assert on_disk.get(KEYS, index) is None
+                else:
+                    on_disk.drop_changing()
+                    assert not on_disk.is_known(KEYS, index)
+        on_disk.load(KEYS, index, index + 1, gate.load)
+        assert await wait(on_disk, index) == block_data(index)
 
 
 @pytest.mark.trio

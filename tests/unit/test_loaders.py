@@ -90,6 +90,7 @@ class Loaded:
         pid = await self.start_process()
         self.loaded_here.clear()
         os.kill(pid, signal.SIGSTOP)
+        await until(lambda: all(state_of(task) == "T" for task in Path(f"/proc/{pid}/task").iterdir()))
         assert self.cache.loader_count == 1
         return pid
 
@@ -124,6 +125,11 @@ async def until(condition: Callable[[], object]) -> None:
     with trio.fail_after(PATIENCE_S):
         while not condition():  # noqa: ASYNC110  # other processes set no events
             await trio.sleep(0.01)
+
+
+def state_of(task: Path) -> str:
+    """One letter, as in proc_pid_stat(5)."""
+    return (task / "stat").read_text().rpartition(") ")[2][0]
 
 
 def loader_pids() -> list[int]:

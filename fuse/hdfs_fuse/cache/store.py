@@ -151,8 +151,9 @@ class StoredBlock:
     def close(self) -> None:
         """Unpin, and drop the file if it has no name. Views that are still in use stay valid. Idempotent."""
         if self._fd >= 0:
-            if self._is_leased:
-                fcntl.fcntl(self._fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)  # the map would keep it
+            if self._is_leased:  # the map would keep it
+                with contextlib.suppress(BlockingIOError):  # the kernel has ended it: nobody gave it up in time
+                    fcntl.fcntl(self._fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
             os.close(self._fd)
             self._fd = -1
         if self._new_fd >= 0:
