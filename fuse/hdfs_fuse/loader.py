@@ -11,7 +11,6 @@ import os
 import socket
 import sys
 import threading
-import time
 
 import msgspec
 
@@ -39,12 +38,8 @@ from hdfs_fuse.open_file import OpenFile
 
 logger = logging.getLogger(__name__)
 
-# Threads: more than a few get into each other's way where the NameNode answers at once, and many are needed where it is
-# some milliseconds away. So there are few at first, and one more at each look that finds all of them waiting.
-_FIRST_THREADS = 4
-_MAX_THREADS = 16
-_LOOK_S = 0.1
-_WAITING_SHARE = 0.5  # of the time between two looks, in which nothing was computed
+# Enough to hide the latency of a NameNode that is some milliseconds away; more of them get into each other's way.
+_THREADS = 8
 _IDLE_S = 30.0
 
 
@@ -60,7 +55,6 @@ class Loader:
         self._answering = threading.Lock()
         self._under_way: set[int] = set()
         self._taken = 0
-        self._thread_count = 0
         self._is_ended = threading.Event()
         self._told_faults = 0
         self._told_evicted_bytes = 0
@@ -75,27 +69,17 @@ class Loader:
 
     def run(self, requests: socket.socket) -> None:
         """Take requests from `requests`, a SOCK_SEQPACKET, until it is closed or silent."""
-        daemon = os.getppid()
-        for _ in range(_FIRST_THREADS):
-            self._start_thread(requests)
+        threads = [threading.Thread(target=self._work, args=(requests,), daemon=True) for _ in range(_THREADS)]
+        for thread in threads:
+            thread.start()
         self._send(0, 0, b"")
-        seen, seen_s, cpu_s = -1, time.monotonic(), time.process_time()
-        while not self._is_ended.wait(_LOOK_S) and os.getppid() == daemon:
-            now_s, before_s, cpu_s = time.monotonic(), cpu_s, time.process_time()
-            if self._under_way or seen != self._taken:
-                seen, seen_s = self._taken, now_s
-            elif now_s - seen_s > _IDLE_S:
-                break
-            all_work = len(self._under_way) == self._thread_count < _MAX_THREADS
-            if all_work and cpu_s - before_s < (1 - _WAITING_SHARE) * _LOOK_S:
-                self._start_thread(requests)
+        seen, daemon = -1, os.getppid()
+        while not self._is_ended.wait(_IDLE_S) and (self._under_way or seen != self._taken):
+            seen = self._taken
+            if os.getppid() != daemon:
+                break  # and all threads hang, or one would have noticed
         if self._store is not None and not self._under_way:
             self._store.close()  # tells the others what was stored
-
-    def _start_thread(self, requests: socket.socket) -> None:
-        with contextlib.suppress(RuntimeError):  # no more may be started; those that there are go on
-            threading.Thread(target=self._work, args=(requests,), daemon=True).start()
-            self._thread_count += 1
 
     def _work(self, requests: socket.socket) -> None:
         """One of the threads: each waits for requests itself, so that none is handed over."""
