@@ -2,6 +2,8 @@
 
 import itertools
 import os
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -107,6 +109,67 @@ async def test_other_tasks_run_while_requests_keep_coming(pipe: tuple[int, int])
             seen.append(len(tasks.taken))
         nursery.cancel_scope.cancel()
     assert max(after - before for before, after in itertools.pairwise(seen)) <= 2 * 16  # trio shuffles
+
+
+async def test_a_request_that_comes_soon_is_waited_for_awake(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Awake, the turn is not given up between two requests: no other task runs."""
+    monkeypatch.setattr(session, "_AWAKE_S", 10.0)
+    monkeypatch.setattr(session, "_CLOSE_S", 20.0)
+    tasks = Tasks(pipe[0])
+    steps = 0
+
+    async def count_steps() -> None:
+        nonlocal steps
+        while True:
+            await trio.lowlevel.checkpoint()
+            steps += 1
+
+    def ask() -> None:
+        for _ in range(5):
+            time.sleep(0.05)
+            os.write(pipe[1], b"1")
+        os.write(pipe[1], b"e")
+
+    thread = threading.Thread(target=ask)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(count_steps)
+        thread.start()
+        await tasks.loop("a")
+        nursery.cancel_scope.cancel()
+    thread.join()
+    assert len(tasks.taken) == 6
+    assert steps <= 2
+
+
+async def test_nobody_waits_awake_while_a_request_waits_for_something(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "_AWAKE_S", 10.0)
+    monkeypatch.setattr(session, "_CLOSE_S", 20.0)
+    tasks = Tasks(pipe[0])
+    os.write(pipe[1], b"s")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tasks.loop, "a")
+        nursery.start_soon(tasks.loop, "b")
+        with trio.fail_after(5):
+            await settle()
+            tasks.slow.set()
+            os.write(pipe[1], b"ee")
+    assert "".join(request for _, request in tasks.taken) == "see"
+
+
+async def test_after_long_gaps_nobody_waits_awake(pipe: tuple[int, int]) -> None:
+    tasks = Tasks(pipe[0])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tasks.loop, "a")
+        for _ in range(20):
+            await trio.sleep(0.002)
+            os.write(pipe[1], b"1")
+        await settle()
+        assert tasks.turns._gap_s > session._CLOSE_S
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_session_that_ends_wakes_who_waits(pipe: tuple[int, int]) -> None:
