@@ -233,7 +233,15 @@ PARAMETERS: tuple[Parameter, ...] = (
         _whole,
         "streams",
     ),
-    Parameter("workers", Where.BOTH, "32", "a number from 1 to 512", "threads for calls to HDFS", _whole, "workers"),
+    Parameter(
+        "workers",
+        Where.BOTH,
+        "32",
+        "a number from 1 to 512",
+        "threads for calls to HDFS, and as many for loads",
+        _whole,
+        "workers",
+    ),
     Parameter(
         "maxInodes",
         Where.BOTH,

@@ -14,6 +14,7 @@ from hdfs_fuse.reader import ATTEMPTS, Shared
 
 # After this many random reads in one block the whole block is fetched: that costs about as much as six of them.
 _RANDOM_READS_PER_BLOCK = 6
+_TOUCHED_MAX = 4096  # blocks that such reads are counted of
 # However small blocks are: one reader must not fill the table of blocks in reach.
 _READ_AHEAD_BLOCKS = MAX_MAPPED_BLOCKS // 8
 # A block counts as one hit or miss of a handle, though its READs come mixed with those of its neighbours.
@@ -83,7 +84,7 @@ class BlockReader:
                 block = self._cache.get(self._keys, index)
                 assert block is not None
             try:
-                content = await self._wait(block, stop - offset)
+                content = await block.wait_filled(stop - offset)
             except LoadCancelledError:
                 continue
             except BlockUnavailableError:
@@ -95,12 +96,6 @@ class BlockReader:
             self._cache.drop(block)
         return await self._shared.calls.run(self.file.read, start, stop)
 
-    async def _wait(self, block: CachedBlock, stop: int) -> Content:
-        if block.filled_bytes >= stop:
-            assert block.content is not None
-            return block.content
-        return await block.wait_filled(stop)
-
     @staticmethod
     def _take(content: Content, start: int, stop: int, *, must_copy: bool) -> bytes | memoryview | None:
         """The bytes if they are sound; None if somebody has changed them under us."""
@@ -111,7 +106,10 @@ class BlockReader:
         """Whether a miss should bring in the whole block rather than just the bytes wanted."""
         if self._prefetcher.is_sequential or 4 * size >= self._keys.block_size_bytes:
             return True
-        touches = self._touches[index] = self._touches.get(index, 0) + 1
+        touches = self._touches.pop(index, 0) + 1
+        self._touches[index] = touches
+        if len(self._touches) > _TOUCHED_MAX:
+            del self._touches[next(iter(self._touches))]
         return touches > _RANDOM_READS_PER_BLOCK
 
     async def _read_directly(self, index: int, start: int, stop: int) -> bytes | None:

@@ -12,6 +12,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
+from hdfs_fuse.backend.identity import client_environment
 from hdfs_fuse.config import CacheConfig, MountConfig
 from hdfs_fuse.errors import HdfsFuseError
 from hdfs_fuse.mounter import mounts
@@ -218,6 +219,7 @@ def doctor(uri: str | None, **options: Any) -> None:
     from hdfs_fuse import doctor as checks  # noqa: PLC0415 - imports clients
 
     config = _make_config({**options, "uri": uri or "file:///"})
+    os.environ.update(client_environment(config))  # as a daemon is started: clients know their user from there
     has_failed = False
     for result in checks.run(config, with_filesystem=uri is not None):
         has_failed |= result.state == "failed"

@@ -61,7 +61,7 @@ class MountConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         max_inodes: names that the kernel may hold on to before the daemon asks for some back.
         read_ahead_bytes: how far a sequential reader is read ahead.
         streams: DataNode streams at once for one sequential reader.
-        workers: threads for calls to HDFS.
+        workers: threads for calls to HDFS, and as many for loads.
         call_deadline_s: how long one call to HDFS may take before the application gets ETIMEDOUT.
         cache: the node's block cache.
         volume_id: stands in log lines.

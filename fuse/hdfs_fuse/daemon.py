@@ -18,7 +18,7 @@ import msgspec
 import pyfuse3
 import trio
 
-from hdfs_fuse import handover, session
+from hdfs_fuse import handover, turns
 from hdfs_fuse.backend.base import FileKind, FileStatus
 from hdfs_fuse.backend.connect import cluster_id, connect, resolve
 from hdfs_fuse.backend.resilient import ResilientBackend
@@ -114,7 +114,7 @@ class Daemon:
             nursery.start_soon(self._report_serving)
             nursery.start_soon(self._end_on_signal)
             nursery.start_soon(_yield_leases, cache)
-            pyfuse3.trio = session.trio_in_turns()  # type: ignore[attr-defined]
+            pyfuse3.trio = turns.trio_in_turns()  # type: ignore[attr-defined]
             await pyfuse3.main(min_tasks=_IDLE_TASKS, max_tasks=_MAX_REQUESTS)
             nursery.cancel_scope.cancel()
         self._fs.close()

@@ -92,7 +92,12 @@ def _check_cache(config: MountConfig) -> Check:
     try:
         BlockStore(directory, config.cache.size_bytes, config.cache.min_free_bytes).close()
     except UnavailableError as e:
-        return Check("failed", "cache", str(e), "a writable directory on ext4, xfs, btrfs or tmpfs: --cache-dir DIR")
+        return Check(
+            "failed",
+            "cache",
+            str(e),
+            "a writable directory on ext4, xfs, btrfs or tmpfs, with file leases: --cache-dir DIR",
+        )
     statvfs = os.statvfs(directory)
     free_bytes = statvfs.f_bavail * statvfs.f_frsize
     detail = f"{directory}: {free_bytes / GIB:.1f} GiB free, may take {config.cache.size_bytes / GIB:.1f} GiB"

@@ -23,7 +23,7 @@ from hdfs_fuse.cache.small import (
     HAS_DATA,
     IS_CHECKED,
     MAX_REQUEST_BYTES,
-    Load,
+    LoadRequest,
     SmallAnswer,
     SmallFile,
     load_small,
@@ -88,13 +88,13 @@ class Loader:
                 number = int.from_bytes(request[:4], "little")
                 self._under_way.add(number)
                 self._taken = number
-                self._load(number, msgspec.msgpack.decode(request[4:], type=Load))
+                self._load(number, msgspec.msgpack.decode(request[4:], type=LoadRequest))
                 self._under_way.discard(number)
         except ConnectionResetError:
             pass
         self._is_ended.set()
 
-    def _load(self, number: int, load: Load) -> None:
+    def _load(self, number: int, load: LoadRequest) -> None:
         status = FileStatus(
             load.path.rpartition("/")[2], FileKind.FILE, load.length_bytes, 0, "", "", load.mtime_ms, 0, 0, 0
         )

@@ -66,7 +66,7 @@ class Metrics:
     hit_count: int = _counter("blocks and small files that needed no HDFS")
     miss_count: int = _counter("blocks, small files and single reads that came from HDFS")
     hdfs_bytes: int = _counter("bytes read from HDFS")
-    cache_bytes: int = _counter("bytes of blocks and small files taken from the cache's disk")
+    cache_bytes: int = _counter("bytes of blocks and small files that were in the cache already")
     hdfs_call_count: int = _counter("calls to HDFS, loads of blocks and small files left out")
     hdfs_timeout_count: int = _counter("calls and loads that outlived their deadline")
     cache_fault_count: int = _counter("faults of the cache's disk, each answered from HDFS instead")

@@ -12,7 +12,6 @@ import os
 import signal
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -225,8 +224,8 @@ class Demo:
         self._detail(f"the claim's directory is gone, {DATA} is untouched")
 
     def _stay(self, hdfs: LocalHdfs, controller: DriverProcess, node: DriverProcess, pod: Pod, claim: Pod) -> None:
-        ending = threading.Event()
-        handle_signals(lambda *_: ending.set())
+        ending: list[int] = []  # no Event: its set() in a handler can meet its own wait()
+        handle_signals(lambda number, _: ending.append(number))
         _console.print(
             f"""
 [bold]Everything stays up.[/]
@@ -240,7 +239,8 @@ class Demo:
 To end it: Ctrl-C here, or: kill {os.getpid()}""",
             soft_wrap=True,
         )
-        ending.wait()
+        while not ending:
+            time.sleep(0.1)
         handle_signals(exit_on(_console))
         _console.print()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.leftovers import fuse_mounts_below, processes_with
+from tests.support.leftovers import fuse_mounts_below, processes_staying_with
 
 COMMAND = (sys.executable, "-m", "tests.e2e.demo", "--images", "100", "--big-mib", "32")
 MARK = "HDFS_CSI_TEST_DEMO"
@@ -21,7 +21,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 def nothing_is_left(tmp_path: Path) -> None:
-    assert processes_with(MARK, str(tmp_path)) == []
+    assert processes_staying_with(MARK, str(tmp_path)) == []
     assert fuse_mounts_below(tmp_path) == []
     assert list(tmp_path.iterdir()) == []
 
@@ -41,10 +41,13 @@ def test_a_demo_that_is_interrupted_takes_everything_down(environment: dict[str,
     with subprocess.Popen(COMMAND, env=environment, stdout=subprocess.PIPE, text=True) as demo:
         assert demo.stdout is not None
         said = ""
-        for line in demo.stdout:
-            said += line
-            if "To end it" in line and said.count("To end it") == 1:
-                demo.send_signal(signal.SIGINT)
-        assert demo.wait(120) == 0, said
+        try:
+            for line in demo.stdout:
+                said += line
+                if "To end it" in line and said.count("To end it") == 1:
+                    demo.send_signal(signal.SIGINT)
+            assert demo.wait(120) == 0, said
+        finally:
+            demo.kill()  # or leaving the block would wait for it without limit
     assert "Everything stays up" in said
     nothing_is_left(tmp_path)

@@ -29,11 +29,7 @@ _INCIDENT_QUIET_S = 30.0
 
 
 class Retries:
-    """Repeats calls within a budget of seconds, and logs one WARNING for each incident.
-
-    Attributes:
-        failures: calls that failed in a way worth a repetition, since the start.
-    """
+    """Repeats calls within a budget of seconds, and logs one WARNING for each incident."""
 
     def __init__(
         self,
@@ -56,7 +52,6 @@ class Retries:
         self._sleep = sleep
         self.clock = clock
         self._lock = threading.Lock()
-        self.failures = 0
         self._incident_from: float | None = None
         self._incident_failures = 0
         self._last_failure = 0.0
@@ -118,7 +113,6 @@ class Retries:
     def _failed(self, what: str, error: HdfsFuseError) -> None:
         now = self.clock()
         with self._lock:
-            self.failures += 1
             self._last_failure = now
             self._incident_failures += 1
             if self._incident_from is not None:

@@ -15,7 +15,7 @@ from hdfs_fuse.cache.content import LoadCancelledError, MemoryBlock, MemoryBudge
 from hdfs_fuse.cache.fill import Fill, Stream
 from hdfs_fuse.cache.keys import BlockKey, BlockKeys
 from hdfs_fuse.cache.loaders import Loaders
-from hdfs_fuse.cache.small import Load, SmallAnswer, SmallFile, load_small
+from hdfs_fuse.cache.small import LoadRequest, SmallAnswer, SmallFile, load_small
 from hdfs_fuse.cache.store import BlockStore
 from hdfs_fuse.errors import DeadlineError, HdfsFuseError
 from hdfs_fuse.workers import Workers
@@ -104,7 +104,7 @@ class BlockCache:
         if block is None or block.is_failed:
             block = self._blocks[key.name] = CachedBlock(key)
             self._small_loads += 1
-            load = Load(key.name, file.path, file.mtime_ms, key.length_bytes, check=file.check is not None)
+            load = LoadRequest(key.name, file.path, file.mtime_ms, key.length_bytes, check=file.check is not None)
             here = partial(self._workers.submit, partial(self._run_small, block, file))
             if self._loaders is None or not self._loaders.start(
                 load, partial(self._end_small, block), here, busy=self._small_loads
@@ -169,7 +169,8 @@ class BlockCache:
 
     def drop_changing(self) -> None:
         """Let go of blocks whose files somebody wants to change: store.LEASE_SIGNAL has come."""
-        for block in list(self._blocks.values()):
+        # Those of running loads too: some are out of reach already.
+        for block in {*self._blocks.values(), *(block for fill in self._fills for block in fill.blocks)}:
             if block.is_complete and block.content is not None and not block.content.is_intact():
                 self.drop(block)
 

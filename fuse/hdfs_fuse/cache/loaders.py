@@ -21,7 +21,7 @@ import trio
 
 from hdfs_fuse import errors
 from hdfs_fuse.cache.content import BlockUnavailableError
-from hdfs_fuse.cache.small import ANSWER, FROM_DISK, HAS_DATA, IS_CHECKED, Load, SmallAnswer
+from hdfs_fuse.cache.small import ANSWER, FROM_DISK, HAS_DATA, IS_CHECKED, LoadRequest, SmallAnswer
 from hdfs_fuse.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ class _Process:
             command = [sys.executable, "-m", "hdfs_fuse.loader", *map(str, fds)]
             return subprocess.Popen(command, pass_fds=fds, stdin=subprocess.DEVNULL)
 
-    def send(self, request: Load, pending: _Pending) -> bool:
+    def send(self, request: LoadRequest, pending: _Pending) -> bool:
         """Ask for a block; False when the process can't be asked now."""
         self._number += 1
         try:
@@ -163,7 +163,7 @@ class Loaders:
         return len(self._processes)
 
     def start(
-        self, load: Load, answered: Callable[[SmallAnswer], object], here: Callable[[], object], *, busy: int
+        self, load: LoadRequest, answered: Callable[[SmallAnswer], object], here: Callable[[], object], *, busy: int
     ) -> bool:
         """Have a process bring a small block, if there is one to do it.
 

@@ -26,7 +26,7 @@ ANSWER = struct.Struct("<IIBIQ")
 HAS_DATA, FROM_DISK, IS_CHECKED = 1, 2, 4
 
 
-class Load(msgspec.Struct, array_like=True, frozen=True):
+class LoadRequest(msgspec.Struct, array_like=True, frozen=True):
     """The request for a small block.
 
     Attributes:

@@ -61,7 +61,7 @@ LEASE_SIGNAL = signal.SIGURG
 # A child process that is being started holds copies of all descriptors, that for writing included, until it calls
 # execve(2): there is no lease until then.
 _retry_lease = Retrying(
-    retry=retry_if_exception_type(BlockingIOError), stop=stop_after_delay(1.0), wait=wait_fixed(0.001), reraise=True
+    retry=retry_if_exception_type(BlockingIOError), stop=stop_after_delay(3.0), wait=wait_fixed(0.001), reraise=True
 )
 # A process without descriptors or memory learns nothing of the block.
 _OUR_OWN_LACK = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR})
@@ -137,9 +137,11 @@ class StoredBlock:
 
         If so they stay for some time more (/proc/sys/fs/lease-break-time, 45 s), time enough to use them.
         """
-        if self._fd < 0:
-            return False
-        return not self._is_leased or fcntl.fcntl(self._fd, fcntl.F_GETLEASE) == fcntl.F_RDLCK
+        fd = self._fd
+        try:
+            return fd >= 0 and (not self._is_leased or fcntl.fcntl(fd, fcntl.F_GETLEASE) == fcntl.F_RDLCK)
+        except OSError:
+            return False  # closed meanwhile, by the thread of a load that failed
 
     def copy(self, start: int, stop: int) -> bytes:
         """Bytes [start, stop) of the block, copied; fewer when they are lost."""
@@ -150,15 +152,15 @@ class StoredBlock:
 
     def close(self) -> None:
         """Unpin, and drop the file if it has no name. Views that are still in use stay valid. Idempotent."""
-        if self._fd >= 0:
+        fd, self._fd = self._fd, -1
+        new_fd, self._new_fd = self._new_fd, -1
+        if fd >= 0:
             if self._is_leased:  # the map would keep it
-                with contextlib.suppress(BlockingIOError):  # the kernel has ended it: nobody gave it up in time
-                    fcntl.fcntl(self._fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-            os.close(self._fd)
-            self._fd = -1
-        if self._new_fd >= 0:
-            os.close(self._new_fd)
-            self._new_fd = -1
+                with contextlib.suppress(OSError):  # the kernel has ended it, or the file has another owner now
+                    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+            os.close(fd)
+        if new_fd >= 0:
+            os.close(new_fd)
 
 
 class BlockStore:
@@ -220,11 +222,15 @@ class BlockStore:
             OSError: it can't.
         """
         new_fd = os.open(self._root, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
-        fd = _reopen(new_fd)
-        os.close(new_fd)
+        try:
+            fd = _reopen(new_fd)
+        finally:
+            os.close(new_fd)
         try:
             _retry_lease(_take_lease, fd)
         except OSError as e:
+            if e.errno != errno.EINVAL:
+                raise
             raise OSError(e.errno, "no leases on files there, or /proc/sys/fs/leases-enable is 0") from e
         finally:
             os.close(fd)

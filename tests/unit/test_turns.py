@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from hdfs_fuse import session
-from hdfs_fuse.session import Turns
+from hdfs_fuse import turns
+from hdfs_fuse.turns import Turns
 
 
 @pytest.fixture
@@ -115,8 +115,8 @@ async def test_a_request_that_comes_soon_is_waited_for_awake(
     pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Awake, the turn is not given up between two requests: no other task runs."""
-    monkeypatch.setattr(session, "_AWAKE_S", 10.0)
-    monkeypatch.setattr(session, "_CLOSE_S", 20.0)
+    monkeypatch.setattr(turns, "_AWAKE_S", 10.0)
+    monkeypatch.setattr(turns, "_CLOSE_S", 20.0)
     tasks = Tasks(pipe[0])
     steps = 0
 
@@ -146,8 +146,8 @@ async def test_a_request_that_comes_soon_is_waited_for_awake(
 async def test_nobody_waits_awake_while_a_request_waits_for_something(
     pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "_AWAKE_S", 10.0)
-    monkeypatch.setattr(session, "_CLOSE_S", 20.0)
+    monkeypatch.setattr(turns, "_AWAKE_S", 10.0)
+    monkeypatch.setattr(turns, "_CLOSE_S", 20.0)
     tasks = Tasks(pipe[0])
     os.write(pipe[1], b"s")
     async with trio.open_nursery() as nursery:
@@ -162,13 +162,32 @@ async def test_nobody_waits_awake_while_a_request_waits_for_something(
 
 async def test_after_long_gaps_nobody_waits_awake(pipe: tuple[int, int]) -> None:
     tasks = Tasks(pipe[0])
+    tasks.turns._gap_s = 0.0
     async with trio.open_nursery() as nursery:
         nursery.start_soon(tasks.loop, "a")
         for _ in range(20):
             await trio.sleep(0.002)
             os.write(pipe[1], b"1")
         await settle()
-        assert tasks.turns._gap_s > session._CLOSE_S
+        assert tasks.turns._gap_s > turns._CLOSE_S
+        nursery.cancel_scope.cancel()
+
+
+async def test_waits_in_vain_end_soon(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a program that always comes a little later than is waited for, and before a gap counts as long."""
+    monkeypatch.setattr(turns, "_AWAKE_S", 0.0)
+    monkeypatch.setattr(turns, "_CLOSE_S", 20.0)
+    monkeypatch.setattr(turns, "_LONGEST_GAP_S", 40.0)
+    tasks = Tasks(pipe[0])
+    tasks.turns._gap_s = 0.0
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tasks.loop, "a")
+        gaps = []
+        for _ in range(40):
+            await settle()
+            os.write(pipe[1], b"1")
+            gaps.append(tasks.turns._gap_s)
+        assert max(gaps) > turns._CLOSE_S
         nursery.cancel_scope.cancel()
 
 
@@ -195,7 +214,7 @@ async def test_a_session_that_ends_wakes_who_waits(pipe: tuple[int, int]) -> Non
 
 
 async def test_the_rest_of_trio_is_itself() -> None:
-    replaced: Any = session.trio_in_turns()
+    replaced: Any = turns.trio_in_turns()
     assert isinstance(replaced.Lock(), Turns)
     assert replaced.lowlevel.wait_readable == replaced.Lock().wait_readable
     assert replaced.lowlevel.notify_closing is trio.lowlevel.notify_closing

@@ -15,12 +15,13 @@ import trio
 
 # A program that waits for each answer comes back some microseconds after it, and to go to sleep and be woken costs more
 # than to stay awake for that long: a hundred microseconds on a virtual machine. So where requests came that close
-# lately, the next one is waited for awake, so many seconds; some gaps longer than that end it.
+# lately, the next one is waited for awake, so many seconds; a few such waits in vain end it.
 _AWAKE_S = 150e-6
 _CLOSE_S = 2 * _AWAKE_S
 _LONGEST_GAP_S = 1e-3  # a longer one counts as this
 _GAP_WEIGHT = 0.1
-# Requests answered one after the other before other tasks may run: about half a millisecond.
+# Requests answered one after the other before other tasks may run: half a millisecond, and 150 us for each that was
+# waited for awake.
 _BURST = 16
 
 
@@ -68,20 +69,21 @@ class Turns(trio.abc.Instrument):
                 self._burst += 1
                 return
             start_s = time.perf_counter()
-            if self._comes_soon(start_s):
+            stays_awake = not self._away and self._gap_s < _CLOSE_S  # what requests wait for may need the loop
+            if stays_awake and self._comes_soon(start_s):
                 self._burst += 1
             else:
                 self._burst = 0
                 await trio.lowlevel.wait_readable(fd)
+                if stays_awake:
+                    start_s -= _LONGEST_GAP_S  # in vain
             gap_s = min(time.perf_counter() - start_s, _LONGEST_GAP_S)
             self._gap_s += _GAP_WEIGHT * (gap_s - self._gap_s)
         finally:
             self._is_waiting = False
 
     def _comes_soon(self, start_s: float) -> bool:
-        """Wait for a request awake, if that is worth it."""
-        if self._away or self._gap_s > _CLOSE_S:
-            return False  # what they wait for needs the processor, and then the loop
+        """Wait for a request awake."""
         while not self._poll.poll(0):
             if time.perf_counter() > start_s + _AWAKE_S:
                 return False
