@@ -39,8 +39,9 @@ class BlockKeys:
 
     def __init__(self, version: FileVersion, block_size_bytes: int) -> None:
         fields = (version.cluster, version.path, version.mtime_ms, version.length_bytes, block_size_bytes)
-        # NUL can stand in none of the fields, so two versions never give the same text.
-        text = "\0".join(map(str, fields)).encode("utf-8", "surrogateescape")
+        # NUL can stand in none of the fields, so two versions never give the same text. A local name that is not UTF-8
+        # has surrogates.
+        text = "\0".join(map(str, fields)).encode("utf-8", "surrogatepass")
         self._file_digest = blake2b(text, digest_size=32).digest()
         self.block_size_bytes = block_size_bytes
         self.length_bytes = version.length_bytes
