@@ -1,7 +1,7 @@
 """READs of a file of several blocks: from a cached block, from one that is landing, or from the filesystem directly."""
 
 import itertools
-from collections import deque
+from collections import OrderedDict, deque
 
 from hdfs_fuse.cache.blocks import CachedBlock
 from hdfs_fuse.cache.cache import MAX_MAPPED_BLOCKS
@@ -42,7 +42,7 @@ class BlockReader:
         self._planned = 0  # the first block that no load of ours covers
         self._goal = 0  # the byte up to which the file should be loaded
         self._counted: deque[int] = deque(maxlen=_COUNTED_MAX)
-        self._touches: dict[int, int] = {}
+        self._touches: OrderedDict[int, int] = OrderedDict()  # random reads by block, the last one last
         self._is_closed = False
 
     async def check_readable(self) -> None:
@@ -109,7 +109,7 @@ class BlockReader:
         touches = self._touches.pop(index, 0) + 1
         self._touches[index] = touches
         if len(self._touches) > _TOUCHED_MAX:
-            del self._touches[next(iter(self._touches))]
+            self._touches.popitem(last=False)
         return touches > _RANDOM_READS_PER_BLOCK
 
     async def _read_directly(self, index: int, start: int, stop: int) -> bytes | None:

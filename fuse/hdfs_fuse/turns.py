@@ -18,7 +18,7 @@ import trio
 # lately, the next one is waited for awake, so many seconds; a few such waits in vain end it.
 _AWAKE_S = 150e-6
 _CLOSE_S = 2 * _AWAKE_S
-_LONGEST_GAP_S = 1e-3  # a longer one counts as this
+_LONGEST_GAP_S = 1e-3  # a longer one counts as this, and so does one that was waited for awake in vain
 _GAP_WEIGHT = 0.1
 # Requests answered one after the other before other tasks may run: half a millisecond, and 150 us for each that was
 # waited for awake.
@@ -70,14 +70,14 @@ class Turns(trio.abc.Instrument):
                 return
             start_s = time.perf_counter()
             stays_awake = not self._away and self._gap_s < _CLOSE_S  # what requests wait for may need the loop
-            if stays_awake and self._comes_soon(start_s):
+            has_come = stays_awake and self._comes_soon(start_s)
+            if has_come:
                 self._burst += 1
             else:
                 self._burst = 0
                 await trio.lowlevel.wait_readable(fd)
-                if stays_awake:
-                    start_s -= _LONGEST_GAP_S  # in vain
-            gap_s = min(time.perf_counter() - start_s, _LONGEST_GAP_S)
+            is_in_vain = stays_awake and not has_come
+            gap_s = _LONGEST_GAP_S if is_in_vain else min(time.perf_counter() - start_s, _LONGEST_GAP_S)
             self._gap_s += _GAP_WEIGHT * (gap_s - self._gap_s)
         finally:
             self._is_waiting = False

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.leftovers import fuse_mounts_below, processes_staying_with
+from tests.support.processes import running
 
 COMMAND = (sys.executable, "-m", "tests.e2e.demo", "--images", "100", "--big-mib", "32")
 MARK = "HDFS_CSI_TEST_DEMO"
@@ -38,16 +39,13 @@ def test_the_demo_shows_a_volume_read_cold_and_warm(environment: dict[str, str],
 
 def test_a_demo_that_is_interrupted_takes_everything_down(environment: dict[str, str], tmp_path: Path) -> None:
     environment["KEEP"] = "1"
-    with subprocess.Popen(COMMAND, env=environment, stdout=subprocess.PIPE, text=True) as demo:
+    with running(COMMAND, environment) as demo:
         assert demo.stdout is not None
         said = ""
-        try:
-            for line in demo.stdout:
-                said += line
-                if "To end it" in line and said.count("To end it") == 1:
-                    demo.send_signal(signal.SIGINT)
-            assert demo.wait(120) == 0, said
-        finally:
-            demo.kill()  # or leaving the block would wait for it without limit
+        for line in demo.stdout:
+            said += line
+            if "To end it" in line and said.count("To end it") == 1:
+                demo.send_signal(signal.SIGINT)
+        assert demo.wait(120) == 0, said
     assert "Everything stays up" in said
     nothing_is_left(tmp_path)

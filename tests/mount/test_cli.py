@@ -15,6 +15,7 @@ import pytest
 from hdfs_fuse.mounter import mounts
 
 from tests.support.local_hdfs import LocalHdfs
+from tests.support.processes import running
 from tests.support.waiting import wait_until
 
 COMMAND = str(Path(sys.executable).with_name("hdfs-fuse"))
@@ -100,7 +101,7 @@ def test_a_directory_is_mounted_in_the_background_and_unmounted(shell: Shell) ->
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_mount_in_the_foreground_ends_with_its_command(shell: Shell, number: signal.Signals) -> None:
     command = [COMMAND, "mount", "-f", f"file://{shell.source}", str(shell.mountpoint), "--no-cache"]
-    with subprocess.Popen(command, env=shell.environment, stdout=subprocess.PIPE, text=True) as process:
+    with running(command, shell.environment) as process:
         assert process.stdout is not None
         assert "Ctrl-C unmounts" in process.stdout.readline()
         assert (shell.mountpoint / "file").read_bytes() == b"content"

@@ -207,6 +207,16 @@ class Daemon:
         self.identity = None
 
 
+@contextlib.contextmanager
+def running(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """A program, its standard output in a pipe; killed at the end if it still runs, where Popen itself would wait."""
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 def stop_all(daemons: Sequence[Daemon], grace_s: float = 15) -> None:
     """Stop several at once: all are asked first, then each is waited for."""
     for daemon in daemons:

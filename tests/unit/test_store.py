@@ -292,9 +292,8 @@ def test_a_child_that_is_being_started_keeps_no_block_from_its_name(disk: Disk) 
     assert block is not None
     block.append([content_of(KEY)])
     unnamed = [fd for fd in map(int, os.listdir("/proc/self/fd")) if "(deleted)" in link_of(fd)]
-    child = subprocess.Popen(["sleep", "0.2"], pass_fds=unnamed)
-    block.publish()
-    child.wait()
+    with subprocess.Popen(["sleep", "0.2"], pass_fds=unnamed):
+        block.publish()
     assert block.is_intact()
     block.close()
     assert disk.store.read(KEY) == content_of(KEY)

@@ -15,6 +15,13 @@ from hdfs_fuse.turns import Turns
 
 
 @pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests that come within seconds are waited for awake."""
+    monkeypatch.setattr(turns, "_AWAKE_S", 10.0)
+    monkeypatch.setattr(turns, "_CLOSE_S", 20.0)
+
+
+@pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
     """Reading end, writing end; each byte is a request."""
     ends = os.pipe()
@@ -111,12 +118,8 @@ async def test_other_tasks_run_while_requests_keep_coming(pipe: tuple[int, int])
     assert max(after - before for before, after in itertools.pairwise(seen)) <= 2 * 16  # trio shuffles
 
 
-async def test_a_request_that_comes_soon_is_waited_for_awake(
-    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_request_that_comes_soon_is_waited_for_awake(pipe: tuple[int, int], patient: None) -> None:
     """Awake, the turn is not given up between two requests: no other task runs."""
-    monkeypatch.setattr(turns, "_AWAKE_S", 10.0)
-    monkeypatch.setattr(turns, "_CLOSE_S", 20.0)
     tasks = Tasks(pipe[0])
     steps = 0
 
@@ -143,11 +146,7 @@ async def test_a_request_that_comes_soon_is_waited_for_awake(
     assert steps <= 2
 
 
-async def test_nobody_waits_awake_while_a_request_waits_for_something(
-    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(turns, "_AWAKE_S", 10.0)
-    monkeypatch.setattr(turns, "_CLOSE_S", 20.0)
+async def test_nobody_waits_awake_while_a_request_waits_for_something(pipe: tuple[int, int], patient: None) -> None:
     tasks = Tasks(pipe[0])
     os.write(pipe[1], b"s")
     async with trio.open_nursery() as nursery:
