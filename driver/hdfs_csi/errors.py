@@ -32,6 +32,7 @@ _STATUS: dict[type[errors.HdfsFuseError], StatusCode] = {
     errors.NotFoundError: StatusCode.NOT_FOUND,
     errors.StaleError: StatusCode.NOT_FOUND,
     errors.PermissionDeniedError: StatusCode.PERMISSION_DENIED,
+    errors.NotPermittedError: StatusCode.PERMISSION_DENIED,
     errors.AuthenticationError: StatusCode.UNAUTHENTICATED,
     errors.AlreadyExistsError: StatusCode.ALREADY_EXISTS,
     # Both say that a parameter names the wrong kind of thing: only another parameter helps.

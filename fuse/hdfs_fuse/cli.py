@@ -13,7 +13,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from hdfs_fuse.backend.identity import client_environment
-from hdfs_fuse.config import CacheConfig, MountConfig
+from hdfs_fuse.config import CacheConfig, MountConfig, StagingConfig
 from hdfs_fuse.errors import HdfsFuseError
 from hdfs_fuse.mounter import mounts
 from hdfs_fuse.mounter.supervisor import Supervisor, default_runtime_dir, stats_path
@@ -43,6 +43,14 @@ def default_cache_dir() -> str:
     if os.geteuid() == 0:
         return "/var/cache/hdfs-fuse"
     return os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "hdfs-fuse")
+
+
+def default_staging_dir() -> str:
+    """Where changed files wait for HDFS: /var/lib/hdfs-fuse/staging for root, below XDG_STATE_HOME for others."""
+    if os.geteuid() == 0:
+        return "/var/lib/hdfs-fuse/staging"
+    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return os.path.join(state, "hdfs-fuse", "staging")
 
 
 def _filesystem_options(command: F) -> F:
@@ -120,6 +128,16 @@ def main(verbose: bool) -> None:
 @click.argument("uri")
 @click.argument("mountpoint")
 @click.option("-f", "--foreground", is_flag=True, help="Stay, log to the terminal, unmount on Ctrl-C.")
+@click.option("--writable", is_flag=True, help="Let files and directories be changed.")
+@click.option(
+    "--staging-dir",
+    metavar="DIR",
+    default=default_staging_dir,
+    help="Where changed files are until HDFS "
+    "has them.  [default: /var/lib/hdfs-fuse/staging, or ~/.local/state/hdfs-fuse/staging without root]",
+)
+@click.option("--staging-size", type=ByteSize(), default="10GiB", show_default=True,
+              help="Most that all mounts of the node keep there.")  # fmt: skip
 @click.option("--uid", type=int, help="Owner that files show.  [default: yours]")
 @click.option("--gid", type=int, help="Group that files show.  [default: yours]")
 @click.option("--umask", default="000", show_default=True, help="Permission bits that files do not show, octal.")
@@ -137,15 +155,24 @@ def main(verbose: bool) -> None:
 @_filesystem_options
 @_reports_errors
 def mount(
-    mountpoint: str, foreground: bool, umask: str, deadline_s: float, log_file: str | None, **options: Any
+    mountpoint: str,
+    foreground: bool,
+    umask: str,
+    deadline_s: float,
+    log_file: str | None,
+    writable: bool,
+    staging_dir: str,
+    staging_size: int,
+    **options: Any,
 ) -> None:
-    """Mount URI at MOUNTPOINT, read-only.
+    """Mount URI at MOUNTPOINT, read-only unless told otherwise.
 
     URI is hdfs://host:port/path, hdfs://nameservice/path, hdfs:///path for fs.defaultFS, or file:///path.
     """
     if not re.fullmatch(r"0?[0-7]{1,3}", umask):
         raise click.BadParameter(f"umask {umask!r}: accepted is an octal number from 000 to 777")
-    config = _make_config({**options, "umask": int(umask, 8)})
+    staging = StagingConfig(directory=os.path.abspath(staging_dir), size_bytes=staging_size)
+    config = _make_config({**options, "umask": int(umask, 8), "read_only": not writable, "staging": staging})
     runtime_dir = default_runtime_dir()
     os.makedirs(runtime_dir, mode=0o700, exist_ok=True)
     if not foreground and log_file is None:

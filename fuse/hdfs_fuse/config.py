@@ -41,6 +41,18 @@ class CacheConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     block_size_bytes: int = 4 * MIB
 
 
+class StagingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where the node keeps the bytes of files that are being changed.
+
+    Attributes:
+        directory: a local directory; needed by mounts that are not read-only.
+        size_bytes: the most that all mounts of the node together keep there.
+    """
+
+    directory: str = ""
+    size_bytes: int = 10 * GIB
+
+
 _SMALL_FILE_BYTES = 256 * KIB
 
 
@@ -53,7 +65,7 @@ class MountConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         hadoop_conf_dir: folder of core-site.xml and hdfs-site.xml; None takes HADOOP_CONF_DIR.
         hadoop_properties: Hadoop keys that override those files.
         user: identity under simple authentication; None takes HADOOP_USER_NAME, then the process's user.
-        read_only: only True so far.
+        read_only: whether changes are refused; else `staging` is needed.
         uid, gid: owner and group that files show; None shows the daemon's own.
         umask: permission bits taken away from what files show.
         allow_other: whether other users than the mounting one may enter (pods that are not root need it).
@@ -64,6 +76,7 @@ class MountConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         workers: threads for calls to HDFS, and as many for loads.
         call_deadline_s: how long one call to HDFS may take before the application gets ETIMEDOUT.
         cache: the node's block cache.
+        staging: where changed files are until HDFS has them.
         volume_id: stands in log lines.
     """
 
@@ -84,6 +97,7 @@ class MountConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     workers: int = 32
     call_deadline_s: float = 60.0
     cache: CacheConfig = CacheConfig()
+    staging: StagingConfig = StagingConfig()
     volume_id: str = ""
 
     def __post_init__(self) -> None:
@@ -96,14 +110,19 @@ class MountConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             block,
             "a power of two from 65536 to 67108864",
         )
-        for name, value in (("size_bytes", cache.size_bytes), ("min_free_bytes", cache.min_free_bytes)):
-            _check(0 <= value <= _MAX_BYTES, f"cache.{name}", value, "bytes, 0 or more, less than an exbibyte")
-        _check(
-            not cache.directory or (os.path.isabs(cache.directory) and "\0" not in cache.directory),
-            "cache.directory",
-            cache.directory,
-            "an absolute path without NUL",
-        )
+        for name, value in (
+            ("cache.size_bytes", cache.size_bytes),
+            ("cache.min_free_bytes", cache.min_free_bytes),
+            ("staging.size_bytes", self.staging.size_bytes),
+        ):
+            _check(0 <= value <= _MAX_BYTES, name, value, "bytes, 0 or more, less than an exbibyte")
+        for name, directory in (("cache", cache.directory), ("staging", self.staging.directory)):
+            _check(
+                not directory or (os.path.isabs(directory) and "\0" not in directory),
+                f"{name}.directory",
+                directory,
+                "an absolute path without NUL",
+            )
         _check(0 <= self.umask <= 0o777, "umask", oct(self.umask), "an octal number from 0 to 777")
         for name in ("uid", "gid"):
             value = getattr(self, name)
@@ -124,7 +143,11 @@ class MountConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         _check(1 <= self.streams <= 8, "streams", self.streams, "a number from 1 to 8")
         _check(1 <= self.workers <= 512, "workers", self.workers, "a number from 1 to 512")
         _check(0 < self.call_deadline_s <= 86400, "call_deadline_s", self.call_deadline_s, "seconds, above 0, to a day")
-        _check(self.read_only, "read_only", self.read_only, "true")
+        if not self.read_only:
+            directory = self.staging.directory
+            _check(bool(directory), "staging.directory", directory, "a local directory, where read_only is false")
+            is_arrow = self.backend == "pyarrow" and self.uri.startswith("hdfs:")
+            _check(not is_arrow, "read_only", False, "true with backend pyarrow, which does not write to HDFS")
 
     @property
     def small_file_bytes(self) -> int:

@@ -27,12 +27,15 @@ from hdfs_fuse.cache.loaders import Loaders
 from hdfs_fuse.cache.store import LEASE_SIGNAL, BlockStore
 from hdfs_fuse.calls import Calls
 from hdfs_fuse.config import MountConfig
+from hdfs_fuse.drafts import Drafts
 from hdfs_fuse.errors import DeadlineError, HdfsFuseError, MountError, NotDirectoryError, UnavailableError
 from hdfs_fuse.fs import Filesystem
 from hdfs_fuse.inodes import Inode, InodeTable
 from hdfs_fuse.logs import log_to_stderr
 from hdfs_fuse.metrics import Metrics
 from hdfs_fuse.ops import Operations
+from hdfs_fuse.staging import StagingArea
+from hdfs_fuse.upload.uploads import Uploads
 from hdfs_fuse.workers import Workers
 
 logger = logging.getLogger(__name__)
@@ -43,6 +46,8 @@ _MAX_REQUESTS = 1000
 _IDLE_TASKS = 32
 # While mounting, seconds, for the two calls that are made then; a supervisor waits 30 for everything.
 _CONNECT_DEADLINE_S = 10.0
+# Threads that write to the staging disk.
+_DISK_WORKERS = 8
 # The GIL is handed over after at most this long, in seconds: the default of 5 ms lets a thread that hashes a block
 # keep the event loop from answering.
 _SWITCH_INTERVAL_S = 0.001
@@ -88,6 +93,7 @@ class Daemon:
         root_path = resolve(config).path
         root_status = await self._root_status(root_path)
         store = await trio.to_thread.run_sync(self._open_store)
+        area = None if config.read_only else await trio.to_thread.run_sync(StagingArea, config.staging)
         handover.send(self._channel, handover.Connected())
         try:
             message, fds = await trio.to_thread.run_sync(handover.receive, self._channel, 2)
@@ -104,7 +110,10 @@ class Daemon:
             nursery.start_soon(cache.watch, config.call_deadline_s, partial(_load_hung, metrics, backend))
             inodes = InodeTable(root_path, root_status)
             inodes.root.expires_s = trio.current_time() + config.metadata_ttl_s
-            self._fs = Filesystem(config, backend, cluster_id(config), inodes, cache, calls, metrics, _KernelNotifier())
+            drafts = self._drafts(backend, inodes, area, calls, nursery) if area is not None else None
+            self._fs = Filesystem(
+                config, backend, cluster_id(config), inodes, cache, calls, metrics, _KernelNotifier(), drafts
+            )
             operations = Operations(self._fs, config, metrics, partial(self._take_over, fuse_fd, session_fd))
             # The session begins on a socket that holds the recorded FUSE_INIT; see `_take_over`.
             pyfuse3.init(operations, f"/dev/fd/{session_fd}", {"fsname=hdfs"})
@@ -116,12 +125,27 @@ class Daemon:
             nursery.start_soon(_yield_leases, cache)
             pyfuse3.trio = turns.trio_in_turns()  # type: ignore[attr-defined]
             await pyfuse3.main(min_tasks=_IDLE_TASKS, max_tasks=_MAX_REQUESTS)
+            if drafts is not None:
+                await drafts.close()
             nursery.cancel_scope.cancel()
         self._fs.close()
         cache.close()
         if store is not None:
             store.close()
+        if area is not None:
+            area.close()
         _unlink_own(message.stats_path, stats_inode)
+
+    def _drafts(
+        self, backend: ResilientBackend, inodes: InodeTable, area: StagingArea, calls: Calls, nursery: trio.Nursery
+    ) -> Drafts:
+        config = self._config
+        uploads = Uploads(config.to_json(), nursery, config.call_deadline_s)
+        disk = Calls(Workers(_DISK_WORKERS, "stage"), config.call_deadline_s, Metrics(), _disk_hung)
+        nursery.start_soon(disk.watch)
+        drafts = Drafts(config, backend, inodes, area, uploads, calls, disk, self._metrics)
+        nursery.start_soon(drafts.watch)
+        return drafts
 
     async def _root_status(self, path: str) -> FileStatus:
         """The root's attributes, through a client that gives up early: who mounts waits for the reason."""
@@ -192,6 +216,10 @@ async def _yield_leases(cache: BlockCache) -> None:
     with trio.open_signal_receiver(LEASE_SIGNAL) as signals:
         async for _ in signals:
             cache.drop_changing()
+
+
+def _disk_hung() -> None:
+    logger.warning("the disk of the staging directory does not answer")
 
 
 def _load_hung(metrics: Metrics, backend: ResilientBackend) -> None:

@@ -18,6 +18,10 @@ class PermissionDeniedError(HdfsFuseError):
     """The NameNode refused this identity."""
 
 
+class NotPermittedError(HdfsFuseError):
+    """Nobody may: HDFS has no such thing."""
+
+
 class AuthenticationError(HdfsFuseError):
     """No credentials, or credentials that are expired or refused."""
 
@@ -101,6 +105,7 @@ class BackendError(HdfsFuseError):
 _ERRNO: dict[type[HdfsFuseError], int] = {
     NotFoundError: errno.ENOENT,
     PermissionDeniedError: errno.EACCES,
+    NotPermittedError: errno.EPERM,
     AuthenticationError: errno.EACCES,
     AlreadyExistsError: errno.EEXIST,
     NotDirectoryError: errno.ENOTDIR,

@@ -1,24 +1,34 @@
-"""The filesystem's semantics, read-only so far, without pyfuse3: node ids, names and handles in, records out.
+"""The filesystem's semantics without pyfuse3: node ids, names and handles in, records out.
+
+Here is what looks and reads; what changes names and attributes is in changes.py, what changes contents in drafts.py.
 
 Consistency is close-to-open within the metadata lifetime: an open believes attributes no older than that, and a
 changed file gets other cache keys and new pages.
 """
 
 import logging
+import os
 import time
+from collections.abc import Iterator
 from typing import Protocol
 
 import trio
 
 from hdfs_fuse.backend.base import FileKind, FileStatus, SpaceUsage
+from hdfs_fuse.backend.identity import effective_user
 from hdfs_fuse.backend.resilient import ResilientBackend
 from hdfs_fuse.block_reader import BlockReader
 from hdfs_fuse.cache.cache import BlockCache
 from hdfs_fuse.calls import Calls
+from hdfs_fuse.changes import NAME_MAX_BYTES, Changes
 from hdfs_fuse.config import MountConfig
+from hdfs_fuse.drafts import Draft, Drafts
 from hdfs_fuse.errors import (
+    AlreadyExistsError,
+    BusyError,
     FileChangedError,
     HdfsFuseError,
+    InvalidArgumentError,
     IsDirectoryError,
     NameTooLongError,
     NotDirectoryError,
@@ -28,6 +38,7 @@ from hdfs_fuse.errors import (
     StaleError,
 )
 from hdfs_fuse.handles import DirectoryHandle, FileHandle, HandleTable
+from hdfs_fuse.hidden import is_hidden
 from hdfs_fuse.inodes import Inode, InodeTable
 from hdfs_fuse.listings import Listings
 from hdfs_fuse.metrics import Metrics
@@ -46,7 +57,9 @@ _TRIM_INTERVAL = 250
 # The NameNode is asked for its space at most this often; df and probes may ask all the time.
 _SPACE_TTL_S = 30.0
 _SPACE_PATIENCE_S = 1.0
-_NAME_MAX_BYTES = 255  # dfs.namenode.fs-limits.max-component-length
+# Of ESTALE the kernel looks up and opens once more, no further. A writer's node shifts a small file's time to and fro
+# within some milliseconds when it completes it: this long, in seconds, so that the second attempt finds it settled.
+_SETTLE_S = 0.05
 # What statfs shows where the filesystem can't say: enough that no program refuses to work.
 _UNKNOWN_SPACE = SpaceUsage(capacity_bytes=1 << 50, used_bytes=0, free_bytes=1 << 50)
 
@@ -76,6 +89,7 @@ class Filesystem:
         calls: Calls,
         metrics: Metrics,
         kernel: Kernel,
+        drafts: Drafts | None = None,
     ) -> None:
         """Serve what `backend` has.
 
@@ -88,6 +102,7 @@ class Filesystem:
             calls: for everything else that is asked of the backend.
             metrics: what is counted.
             kernel: whom to ask for names back.
+            drafts: files that are being changed; None on a read-only mount.
         """
         self._config = config
         self._backend = backend
@@ -100,6 +115,11 @@ class Filesystem:
         self._files: HandleTable[FileHandle] = HandleTable()
         self._directories: HandleTable[DirectoryHandle] = HandleTable()
         self.listings = Listings(backend, calls, config.metadata_ttl_s)
+        self._drafts = drafts
+        self._changes: Changes | None = None
+        if drafts is not None:
+            forbidden = ":" if config.uri.startswith("hdfs:") else ""  # DFSUtil.isValidName
+            self._changes = Changes(backend, calls, inodes, self.listings, drafts, self._files.values, forbidden)
         self._until_trim = 0
         self._space = _UNKNOWN_SPACE
         self._space_expires_s = float("-inf")
@@ -119,35 +139,38 @@ class Filesystem:
         parent = self.inodes.get(parent_number)
         now_s = trio.current_time()
         inode = self.inodes.find(parent, name)
-        if inode is not None and now_s < inode.expires_s:
+        if inode is not None and (now_s < inode.expires_s or self._draft(inode) is not None):
             inode.lookups += 1
             return inode
         listed = self.listings.find(parent.number, name)
         if listed is not None:
             return self._remember(parent, name, *listed)
+        expires_s = self._expiry_s()
         status = await self._status(parent, name)
         self.listings.missed(parent.number, self.inodes.path_of(parent))
-        return self._remember(parent, name, status, self._expiry_s())
+        return self._remember(parent, name, status, expires_s)
 
     async def _status(self, parent: Inode, name: str) -> FileStatus:
         try:
             encoded = name.encode()
         except UnicodeEncodeError:
             raise NotFoundError(f"{name!r}: names in HDFS are UTF-8") from None
-        if len(encoded) > _NAME_MAX_BYTES:
-            raise NameTooLongError(f"a name of {len(encoded)} bytes: HDFS takes {_NAME_MAX_BYTES}")
+        if len(encoded) > NAME_MAX_BYTES:
+            raise NameTooLongError(f"a name of {len(encoded)} bytes: HDFS takes {NAME_MAX_BYTES}")
+        if is_hidden(name):
+            raise NotFoundError(f"{name}: not found")
         path = f"{self.inodes.path_of(parent).rstrip('/')}/{name}"
         try:
             return await self._calls.run(self._backend.status, path)
         except NotFoundError:
             known = self.inodes.find(parent, name)
-            if known is not None:
+            if known is not None and self._draft(known) is None:
                 self.inodes.detach(known)
             raise
 
     def _remember(self, parent: Inode, name: str, status: FileStatus, expires_s: float) -> Inode:
         known = self.inodes.find(parent, name)
-        if known is not None and known.expires_s > expires_s:
+        if known is not None and (known.expires_s > expires_s or self._is_ours(known, status)):
             known.lookups += 1
             return known  # it has been asked for since
         if known is not None and not _may_become(known, status):
@@ -172,6 +195,8 @@ class Filesystem:
             StaleError: its path is gone.
         """
         inode = self.inodes.get(number)
+        if self._draft(inode) is not None:
+            return inode
         if trio.current_time() >= inode.expires_s:
             inode.status = await self._status_again(inode)
             inode.expires_s = self._expiry_s()
@@ -186,6 +211,8 @@ class Filesystem:
             if _is_open_file(inode):
                 return inode.status  # as on a local disk, where an open file outlives its name
             raise StaleError(f"{path}: gone") from e
+        if self._is_ours(inode, status):
+            return inode.status
         if _may_become(inode, status):
             return status
         self.inodes.detach(inode)
@@ -205,14 +232,14 @@ class Filesystem:
         """
         inode = await self.getattr(number)
         if write:
-            raise ReadOnlyError("the mount is read-only")
+            self._writable()
         is_file = inode.status.kind is FileKind.FILE
         if execute and is_file and not inode.status.mode & 0o111:
             raise PermissionDeniedError(f"{inode.name}: not executable")
         if not read:
             return
         if is_file:
-            if inode.readable_version != inode.version:
+            if inode.readable_version != inode.version and self._draft(inode) is None:
                 file = OpenFile(self._backend, self.inodes.path_of(inode), inode.status, self._metrics)
                 await self._calls.run(file.open)
                 file.close()
@@ -232,7 +259,12 @@ class Filesystem:
         inode = await self.getattr(number)
         if inode.status.kind is not FileKind.DIRECTORY:
             raise NotDirectoryError(f"{inode.name}: not a directory")
-        return self._directories.add(DirectoryHandle(inode, self.inodes.path_of(inode), self._backend, self._calls))
+        return self._directories.add(DirectoryHandle(inode, lambda: self._list(inode), self._calls))
+
+    def _list(self, inode: Inode) -> Iterator[FileStatus]:
+        """Entries of a directory: what the filesystem has, and files that it does not have yet."""
+        new = {status.name: status for status in self._drafts.new_in(inode)} if self._drafts is not None else {}
+        return _merged(self._backend.list(self.inodes.path_of(inode)), new)
 
     def directory(self, handle: int) -> DirectoryHandle:
         """An open directory."""
@@ -261,33 +293,154 @@ class Filesystem:
 
     # --- files ---
 
-    async def open(self, number: int) -> tuple[int, bool]:
-        """Open a file for reading.
+    async def open(self, number: int, flags: int = os.O_RDONLY) -> tuple[int, bool]:
+        """Open a file.
+
+        Args:
+            number: its node id.
+            flags: of open(2); the access mode and O_TRUNC count.
 
         Returns:
             The handle's number, and whether the kernel may keep the pages that it has.
 
         Raises:
-            IsDirectoryError, StaleError. PermissionDeniedError: the NameNode refused.
+            IsDirectoryError, StaleError. PermissionDeniedError: the NameNode refused. BusyError: it is open for
+            writing, here or on another node. ReadOnlyError: the mount is read-only.
         """
-        version = self.inodes.get(number).version
-        inode = await self.getattr(number)
-        if inode.status.kind is FileKind.DIRECTORY:
-            raise IsDirectoryError(f"{inode.name}: a directory")
-        if inode.version != version:
-            # The kernel would cut the new content at the old length. Of ESTALE it looks the name up again, and opens.
-            self._disbelieve(inode)
-            raise StaleError(f"{inode.name}: changed since it was looked up")
+        is_writer = flags & os.O_ACCMODE != os.O_RDONLY
+        inode = await self._current(number, is_writer=is_writer)
         inode.children += 1  # from here on it stays, and stays this version
         try:
-            reader, keep_pages = await self._open_version(inode)
+            if is_writer:
+                file, keep_pages = await self._open_draft(inode, truncate=bool(flags & os.O_TRUNC))
+            else:
+                reader, keep_pages = await self._open_version(inode)
+                file = FileHandle(inode, reader)
         except BaseException as e:
             inode.children -= 1
             if isinstance(e, FileChangedError):
                 self._disbelieve(inode)
+                await self._calls.run(time.sleep, _SETTLE_S)
             self.inodes.release(inode)
             raise
-        return self._files.add(FileHandle(inode, reader)), keep_pages
+        inode.opens += 1
+        return self._files.add(file), keep_pages
+
+    async def _open_draft(self, inode: Inode, *, truncate: bool) -> tuple[FileHandle, bool]:
+        drafts = self._writable()
+        keep_pages = drafts.of(inode) is not None or inode.page_cache_version == inode.version
+        inode.page_cache_version = inode.version
+        draft = await drafts.begin(inode)
+        if truncate:
+            try:
+                await drafts.truncate(draft, 0)
+            except BaseException:
+                await drafts.end(draft)
+                raise
+        return FileHandle(inode, None, draft), keep_pages
+
+    async def _current(self, number: int, *, is_writer: bool) -> Inode:
+        """The file that is to be opened, in the version that the kernel knows."""
+        inode = self.inodes.get(number)
+        version = inode.version
+        if is_writer:
+            await self._writable().wait_for_writers(inode)
+            if self._draft(inode) is None:
+                inode.expires_s = float("-inf")  # what is written over must be what is there
+        inode = await self.getattr(number)
+        if inode.status.kind is FileKind.DIRECTORY:
+            raise IsDirectoryError(f"{inode.name}: a directory")
+        if inode.version != version and self._draft(inode) is None:
+            # The kernel would cut the new content at the old length. Of ESTALE it looks the name up again, and opens.
+            self._disbelieve(inode)
+            await self._calls.run(time.sleep, _SETTLE_S)
+            raise StaleError(f"{inode.name}: changed since it was looked up")
+        return inode
+
+    def _is_ours(self, inode: Inode, status: FileStatus) -> bool:
+        """Whether we know better what a file is than HDFS: it is being changed, or has been published just now."""
+        if self._drafts is None:
+            return False
+        is_same = status.length_bytes == inode.status.length_bytes
+        return self._drafts.of(inode) is not None or (is_same and self._drafts.is_completing(inode))
+
+    def _draft(self, inode: Inode) -> Draft | None:
+        return None if self._drafts is None else self._drafts.of(inode)
+
+    def _writable(self) -> Drafts:
+        if self._drafts is None:
+            raise ReadOnlyError("the mount is read-only")
+        return self._drafts
+
+    @property
+    def changes(self) -> Changes:
+        """What changes names and attributes.
+
+        Raises:
+            ReadOnlyError: the mount is read-only.
+        """
+        if self._changes is None:
+            raise ReadOnlyError("the mount is read-only")
+        return self._changes
+
+    async def make_directory(self, parent_number: int, name: str, mode: int) -> Inode:
+        """mkdir(2); the kernel holds one more reference to the new directory."""
+        parent = self.inodes.get(parent_number)
+        expires_s = self._expiry_s()
+        status = await self.changes.make_directory(parent, name, mode)
+        return self._remember(parent, name, status, expires_s)
+
+    async def create(self, parent_number: int, name: str, mode: int, flags: int) -> tuple[int, Inode]:
+        """Create a file and open it; the kernel holds one more reference to it.
+
+        Raises:
+            AlreadyExistsError: with O_EXCL, the name is taken, on whatever node. BusyError: another node is writing it.
+        """
+        drafts, changes, parent = self._writable(), self.changes, self.inodes.get(parent_number)
+        path = changes.path_for(parent, name)
+        try:
+            status = await self._calls.run(self._backend.status, path)
+        except NotFoundError:
+            pass
+        else:
+            return await self._open_created(parent, name, status, flags)
+        now_ms = time.time_ns() // 1_000_000
+        new = FileStatus(name, FileKind.FILE, 0, mode & 0o1777, effective_user(), "", now_ms, now_ms)
+        known = self.inodes.find(parent, name)
+        if known is not None:
+            if self._draft(known) is not None:
+                return await self._open_created(parent, name, known.status, flags)
+            self.inodes.detach(known)
+        inode = self.inodes.remember(parent, name, new, self._expiry_s())
+        try:
+            draft = await drafts.begin_new(inode)
+        except BaseException as e:
+            self.inodes.detach(inode)
+            self.inodes.forget(inode.number, 1)
+            if isinstance(e, BusyError) and flags & os.O_EXCL:
+                raise AlreadyExistsError(f"{name}: another node is creating it") from e
+            raise
+        changes.changed(parent, name)
+        inode.children += 1
+        inode.opens += 1
+        return self._files.add(FileHandle(inode, None, draft)), inode
+
+    async def _open_created(self, parent: Inode, name: str, status: FileStatus, flags: int) -> tuple[int, Inode]:
+        """The file has come into being since the kernel looked its name up."""
+        if flags & os.O_EXCL:
+            raise AlreadyExistsError(f"{name}: is there")
+        inode = self._remember(parent, name, status, self._expiry_s())
+        try:
+            handle, _ = await self.open(inode.number, flags)
+        except BaseException:
+            self.inodes.forget(inode.number, 1)
+            raise
+        return handle, inode
+
+    def _reader(self, inode: Inode) -> Reader:
+        file = OpenFile(self._backend, self.inodes.path_of(inode), inode.status, self._metrics)
+        small = inode.status.length_bytes <= self._config.small_file_bytes
+        return SmallReader(file, self._shared) if small else BlockReader(file, self._shared)
 
     def _disbelieve(self, inode: Inode) -> None:
         """The attributes of an inode have turned out wrong before their time: the next lookup asks again."""
@@ -297,10 +450,9 @@ class Filesystem:
         self.inodes.detach(inode)
 
     async def _open_version(self, inode: Inode) -> tuple[Reader, bool]:
-        path = self.inodes.path_of(inode)
-        file = OpenFile(self._backend, path, inode.status, self._metrics)
-        small = inode.status.length_bytes <= self._config.small_file_bytes
-        reader: Reader = SmallReader(file, self._shared) if small else BlockReader(file, self._shared)
+        reader = self._reader(inode)
+        if self._draft(inode) is not None:
+            return reader, True
         version = inode.version
         if inode.readable_version != version:
             await reader.check_readable()
@@ -317,21 +469,78 @@ class Filesystem:
     async def read(self, handle: int, start: int, size: int) -> bytes | memoryview:
         """At most `size` bytes from `start`; fewer only at the end of the file."""
         file = self._files.get(handle)
-        try:
-            data = await file.reader.read(start, size)
-        except FileChangedError:
-            self._disbelieve(file.inode)
-            raise
+        draft = file.draft or self._draft(file.inode)
+        if draft is not None:
+            data: bytes | memoryview = await self._writable().read(draft, start, size)
+        else:
+            data = await self._read_version(file, start, size)
         self._metrics.read_count += 1
         self._metrics.read_bytes += len(data)
         return data
 
-    def release(self, handle: int) -> None:
+    async def _read_version(self, file: FileHandle, start: int, size: int) -> bytes | memoryview:
+        reader, inode = file.reader, file.inode
+        assert reader is not None
+        if (reader.file.status.mtime_ms, reader.length_bytes) != inode.version:
+            # Changed by this mount, or the file would have another inode.
+            reader.close()
+            reader = file.reader = self._reader(inode)
+        try:
+            return await reader.read(start, size)
+        except FileChangedError:
+            self._disbelieve(inode)
+            raise
+
+    async def write(self, handle: int, start: int, data: bytes) -> int:
+        """Change bytes of a file; gives their number.
+
+        Raises:
+            NoSpaceError: the staging directory is full.
+        """
+        file = self._files.get(handle)
+        if file.draft is None:
+            raise InvalidArgumentError(f"{file.inode.name}: not open for writing")
+        await self._writable().write(file.draft, start, data)
+        return len(data)
+
+    async def publish(self, handle: int) -> None:
+        """close(2) or fsync(2) of one of a handle's descriptors: HDFS stores what was changed through it.
+
+        Raises:
+            HdfsFuseError: it does not; the bytes are kept.
+        """
+        file = self._files.get(handle)
+        if file.draft is not None:
+            await self._writable().publish(file.draft)
+
+    async def truncate(self, inode: Inode, length_bytes: int) -> None:
+        """Cut or lengthen a file; where nobody has it open for writing, HDFS has it when this returns."""
+        drafts = self._writable()
+        if (draft := drafts.of(inode)) is not None:
+            await drafts.truncate(draft, length_bytes)
+            return
+        handle, _ = await self.open(inode.number, os.O_WRONLY)
+        try:
+            draft = drafts.of(inode)
+            assert draft is not None
+            await drafts.truncate(draft, length_bytes)
+            await drafts.publish(draft)
+        finally:
+            await self.release(handle)
+
+    async def release(self, handle: int) -> None:
         """Close a file."""
         file = self._files.remove(handle)
-        file.reader.close()
-        file.inode.children -= 1
-        self.inodes.release(file.inode)
+        inode = file.inode
+        if file.reader is not None:
+            file.reader.close()
+        if file.draft is not None:
+            await self._writable().end(file.draft)
+        inode.opens -= 1
+        inode.children -= 1
+        if self._changes is not None and not inode.opens:
+            self._changes.forget_hidden(inode)
+        self.inodes.release(inode)
 
     # --- the whole ---
 
@@ -350,7 +559,8 @@ class Filesystem:
     def close(self) -> None:
         """Close what applications left open."""
         for file in self._files.values():
-            file.reader.close()
+            if file.reader is not None:
+                file.reader.close()
         for directory in self._directories.values():
             directory.close()
 
@@ -366,6 +576,14 @@ class Filesystem:
             "cache_size_bytes": self._config.cache.size_bytes if store is not None else 0,
             **self._metrics.as_dict(),
         }
+
+
+def _merged(listed: Iterator[FileStatus], new: dict[str, FileStatus]) -> Iterator[FileStatus]:
+    for status in listed:
+        new.pop(status.name, None)
+        if not is_hidden(status.name):
+            yield status
+    yield from new.values()
 
 
 def _is_open_file(inode: Inode) -> bool:

@@ -2,14 +2,14 @@
 
 import itertools
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 import trio
 
 from hdfs_fuse.backend.base import FileStatus
-from hdfs_fuse.backend.resilient import ResilientBackend
 from hdfs_fuse.calls import Calls
+from hdfs_fuse.drafts import Draft
 from hdfs_fuse.errors import StaleError
 from hdfs_fuse.inodes import Inode
 from hdfs_fuse.reader import Reader
@@ -21,13 +21,19 @@ H = TypeVar("H")
 
 
 class FileHandle:
-    """An open file."""
+    """An open file.
 
-    __slots__ = ("inode", "reader")
+    Attributes:
+        reader: what READs go to, unless the file is being changed; None in a handle for writing.
+        draft: what WRITEs go to, in a handle for writing.
+    """
 
-    def __init__(self, inode: Inode, reader: Reader) -> None:
+    __slots__ = ("draft", "inode", "reader")
+
+    def __init__(self, inode: Inode, reader: Reader | None, draft: Draft | None = None) -> None:
         self.inode = inode
         self.reader = reader
+        self.draft = draft
 
 
 class DirectoryHandle:
@@ -38,10 +44,9 @@ class DirectoryHandle:
     and so does an error: a listing that broke must not look like one that ended.
     """
 
-    def __init__(self, inode: Inode, path: str, backend: ResilientBackend, calls: Calls) -> None:
+    def __init__(self, inode: Inode, list_entries: Callable[[], Iterator[FileStatus]], calls: Calls) -> None:
         self.inode = inode
-        self._path = path
-        self._backend = backend
+        self._list_entries = list_entries  # begins a listing; its steps block
         self._calls = calls
         self._entries: deque[FileStatus] = deque()
         self._base = 0  # offset of the first of _entries
@@ -57,7 +62,7 @@ class DirectoryHandle:
         if offset == 0 or offset < self._base or self._listing is None:
             self._entries.clear()
             self._base = 0
-            self._listing = self._backend.list(self._path)
+            self._listing = self._list_entries()
         while True:
             while self._entries and self._base < offset:
                 self._entries.popleft()

@@ -1,6 +1,7 @@
 """Node ids and what they stand for. Ids are never used twice; the kernel's lookup counts say how long one lives."""
 
 import itertools
+from dataclasses import replace
 from typing import NewType
 
 from hdfs_fuse.backend.base import FileStatus
@@ -21,7 +22,8 @@ class Inode:
         status: attributes as last seen.
         expires_s: until when they may be believed, on trio's clock.
         lookups: references that the kernel holds.
-        children: inodes below this one, and open files of it: while there are any, it stays.
+        children: inodes below this one, and users of it in this process: while there are any, it stays.
+        opens: handles that have the file open.
         readable_version: (mtime, length) of the version that the NameNode let this identity open.
         page_cache_version: (mtime, length) of the version that the kernel's pages are of.
     """
@@ -32,6 +34,7 @@ class Inode:
         "lookups",
         "name",
         "number",
+        "opens",
         "page_cache_version",
         "parent",
         "readable_version",
@@ -46,6 +49,7 @@ class Inode:
         self.expires_s = 0.0
         self.lookups = 0
         self.children = 0
+        self.opens = 0
         self.readable_version: tuple[int, int] | None = None
         self.page_cache_version: tuple[int, int] | None = None
 
@@ -109,6 +113,20 @@ class InodeTable:
         """Its path is gone or something else: a later lookup of the name gets a new number."""
         if inode.parent is not None and self._by_name.get((inode.parent.number, inode.name)) is inode:
             del self._by_name[inode.parent.number, inode.name]
+
+    def move(self, inode: Inode, parent: Inode, name: str) -> None:
+        """Its path is another one now; what had that path before is detached."""
+        there = self._by_name.get((parent.number, name))
+        if there is not None and there is not inode:
+            self.detach(there)
+        self.detach(inode)
+        old, inode.parent, inode.name = inode.parent, parent, name
+        inode.status = replace(inode.status, name=name)
+        parent.children += 1
+        self._by_name[parent.number, name] = inode
+        if old is not None:
+            old.children -= 1
+            self.release(old)
 
     def release(self, inode: Inode) -> None:
         """Drop an inode that nobody refers to, and then its parents likewise."""

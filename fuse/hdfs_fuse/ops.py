@@ -8,6 +8,7 @@ import errno
 import functools
 import logging
 import os
+import stat
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -16,8 +17,9 @@ import pyfuse3
 import trio
 
 from hdfs_fuse.backend.base import FileKind, FileStatus
+from hdfs_fuse.changes import Changes
 from hdfs_fuse.config import MountConfig
-from hdfs_fuse.errors import HdfsFuseError, errno_of
+from hdfs_fuse.errors import HdfsFuseError, InvalidArgumentError, errno_of
 from hdfs_fuse.fs import NEGATIVE_TTL_S, Filesystem
 from hdfs_fuse.inodes import Inode
 from hdfs_fuse.metrics import Metrics
@@ -76,6 +78,7 @@ class Operations(pyfuse3.Operations):
         self._uid = os.getuid() if config.uid is None else config.uid
         self._gid = os.getgid() if config.gid is None else config.gid
         self._mode_mask = ~config.umask
+        self._is_read_only = config.read_only
         self._ttl_s = config.metadata_ttl_s
         self._can_hide_node_ids = _can_hide_node_ids()
         self._reported: set[str] = set()
@@ -185,22 +188,143 @@ class Operations(pyfuse3.Operations):
     @guarded("open_latency")
     async def open(self, inode: int, flags: int, ctx: object) -> pyfuse3.FileInfo:  # noqa: ARG002
         """FUSE_OPEN."""
-        handle, keep_cache = await self._fs.open(inode)
+        handle, keep_cache = await self._fs.open(inode, flags)
         return pyfuse3.FileInfo(fh=handle, keep_cache=keep_cache)
+
+    @guarded("open_latency")
+    async def create(
+        self,
+        parent_inode: int,
+        name: bytes,
+        mode: int,
+        flags: int,
+        ctx: object,  # noqa: ARG002
+    ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
+        """FUSE_CREATE."""
+        handle, inode = await self._fs.create(parent_inode, os.fsdecode(name), mode, flags)
+        return pyfuse3.FileInfo(fh=handle), self._attributes(inode)
 
     @guarded("read_latency")
     async def read(self, fh: int, off: int, size: int) -> bytes | memoryview:  # type: ignore[override]
         """FUSE_READ."""
         return await self._fs.read(fh, off, size)
 
-    async def flush(self, fh: int) -> None:  # noqa: ARG002
-        """FUSE_FLUSH: nothing to flush on a read-only mount; ENOSYS tells the kernel never to ask again."""
-        raise pyfuse3.FUSEError(errno.ENOSYS)
+    @guarded("write_latency")
+    async def write(self, fh: int, off: int, buf: bytes) -> int:
+        """FUSE_WRITE."""
+        return await self._fs.write(fh, off, buf)
+
+    @guarded("publish_latency")
+    async def flush(self, fh: int) -> None:
+        """FUSE_FLUSH, once for every close(2). ENOSYS from a read-only mount tells the kernel never to ask again."""
+        if self._is_read_only:
+            raise pyfuse3.FUSEError(errno.ENOSYS)
+        await self._fs.publish(fh)
+
+    @guarded("publish_latency")
+    async def fsync(self, fh: int, datasync: bool) -> None:  # noqa: ARG002
+        """FUSE_FSYNC."""
+        await self._fs.publish(fh)
+
+    @guarded()
+    async def fsyncdir(self, fh: int, datasync: bool) -> None:
+        """FUSE_FSYNCDIR: names are in HDFS as soon as a call that changes them returns."""
 
     @guarded()
     async def release(self, fh: int) -> None:
         """FUSE_RELEASE."""
-        self._fs.release(fh)
+        await self._fs.release(fh)
+
+    # --- changes ---
+
+    @guarded("change_latency")
+    async def setattr(
+        self,
+        inode: int,
+        attr: pyfuse3.EntryAttributes,
+        fields: pyfuse3.SetattrFields,
+        fh: int | None,  # noqa: ARG002
+        ctx: object,  # noqa: ARG002
+    ) -> pyfuse3.EntryAttributes:
+        """FUSE_SETATTR."""
+        changes, node = self._fs.changes, await self._fs.getattr(inode)
+        if fields.update_size:
+            await self._fs.truncate(node, attr.st_size)
+        if fields.update_mode:
+            await changes.set_mode(node, attr.st_mode & 0o1777)
+        uid = attr.st_uid if fields.update_uid and attr.st_uid != self._uid else None
+        gid = attr.st_gid if fields.update_gid and attr.st_gid != self._gid else None
+        if uid is not None or gid is not None:
+            await changes.set_owner(node, uid, gid)
+        mtime_ms = attr.st_mtime_ns // 1_000_000 if fields.update_mtime else None
+        atime_ms = attr.st_atime_ns // 1_000_000 if fields.update_atime else None
+        if mtime_ms is not None or atime_ms is not None:
+            await changes.set_times(node, mtime_ms, atime_ms)
+        return self._attributes(node)
+
+    @guarded("change_latency")
+    async def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: object) -> pyfuse3.EntryAttributes:  # noqa: ARG002
+        """FUSE_MKDIR."""
+        return self._attributes(await self._fs.make_directory(parent_inode, os.fsdecode(name), mode & 0o1777))
+
+    @guarded("change_latency")
+    async def rmdir(self, parent_inode: int, name: bytes, ctx: object) -> None:  # noqa: ARG002
+        """FUSE_RMDIR."""
+        await self._fs.changes.remove_directory(self._fs.inodes.get(parent_inode), os.fsdecode(name))
+
+    @guarded("change_latency")
+    async def unlink(self, parent_inode: int, name: bytes, ctx: object) -> None:  # noqa: ARG002
+        """FUSE_UNLINK."""
+        await self._fs.changes.unlink(self._fs.inodes.get(parent_inode), os.fsdecode(name))
+
+    @guarded("change_latency")
+    async def rename(
+        self,
+        parent_inode_old: int,
+        name_old: bytes,
+        parent_inode_new: int,
+        name_new: bytes,
+        flags: int,
+        ctx: object,  # noqa: ARG002
+    ) -> None:
+        """FUSE_RENAME2."""
+        if flags & ~pyfuse3.RENAME_NOREPLACE:
+            raise InvalidArgumentError("rename: of the flags only RENAME_NOREPLACE is known to HDFS")
+        inodes = self._fs.inodes
+        await self._fs.changes.rename(
+            inodes.get(parent_inode_old), os.fsdecode(name_old),
+            inodes.get(parent_inode_new), os.fsdecode(name_new),
+            overwrite=not flags & pyfuse3.RENAME_NOREPLACE,
+        )  # fmt: skip
+
+    @guarded()
+    async def mknod(
+        self,
+        parent_inode: int,
+        name: bytes,
+        mode: int,
+        rdev: int,  # noqa: ARG002
+        ctx: object,  # noqa: ARG002
+    ) -> pyfuse3.EntryAttributes:
+        """FUSE_MKNOD: regular files only."""
+        if not stat.S_ISREG(mode):
+            raise Changes.refuse("a device, FIFO or socket")
+        handle, inode = await self._fs.create(parent_inode, os.fsdecode(name), mode, os.O_WRONLY | os.O_EXCL)
+        try:
+            await self._fs.publish(handle)
+        finally:
+            await self._fs.release(handle)
+        return self._attributes(inode)
+
+    @guarded()
+    async def symlink(self, parent_inode: int, name: bytes, target: bytes, ctx: object) -> pyfuse3.EntryAttributes:  # noqa: ARG002
+        """FUSE_SYMLINK."""
+        raise Changes.refuse("a symbolic link")
+
+    @guarded()
+    async def link(self, inode: int, new_parent_inode: int, new_name: bytes, ctx: object) -> pyfuse3.EntryAttributes:  # noqa: ARG002
+        """FUSE_LINK."""
+        raise Changes.refuse("a hard link")
 
     # --- encoding ---
 

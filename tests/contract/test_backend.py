@@ -1,5 +1,6 @@
 """What every backend does alike: against a real HDFS, the local disk, and the fake that other tests use."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -18,6 +19,7 @@ from hdfs_fuse.backend.base import Backend, FileKind
 from tests.contract.adapters import ADAPTERS, Adapter, make_adapter, resilient
 from tests.support.libhdfs import libhdfs_environment
 from tests.support.local_hdfs import LocalHdfs
+from tests.support.waiting import wait_until
 
 # Several DataNode packets of 64 KiB, and no multiple of one.
 CONTENT = bytes(i * 7 % 251 for i in range(300_001))
@@ -383,6 +385,235 @@ def test_write_file(adapter: Adapter, backend: Backend) -> None:
         backend.write_file(f"{adapter.root}/missing/file", b"")
     with pytest.raises(errors.IsDirectoryError):
         backend.write_file(adapter.root, b"")
+
+
+# ---- writing
+
+
+@pytest.fixture
+def writable(adapter: Adapter, backend: Backend) -> Backend:
+    if adapter.name == "pyarrow-hdfs":
+        with pytest.raises(errors.UnsupportedError, match="hdfs-native"):
+            backend.create(f"{adapter.root}/file", mode=0o644, overwrite=False)
+        pytest.skip("backend pyarrow does not write to HDFS, and says so")
+    return backend
+
+
+def write(backend: Backend, path: str, data: bytes, mode: int = 0o640) -> None:
+    writer = backend.create(path, mode=mode, overwrite=True)
+    writer.write(data)
+    writer.close()
+
+
+def content(backend: Backend, path: str) -> bytes:
+    reader = backend.open(path)
+    return reader.read(0, reader.length_bytes)
+
+
+def test_create_write_and_close(adapter: Adapter, writable: Backend) -> None:
+    path = f"{adapter.root}/file"
+    umask = os.umask(0o077)
+    try:
+        writer = writable.create(path, mode=0o1664, overwrite=False)
+    finally:
+        os.umask(umask)
+    writer.write(CONTENT[:1000])
+    writer.write(b"")
+    writer.write(CONTENT[1000:])
+    writer.close()
+    writer.close()
+    assert content(writable, path) == CONTENT
+    found = writable.status(path)
+    assert (found.length_bytes, found.mode) == (len(CONTENT), 0o1664 if adapter.is_exact else found.mode)
+
+
+def test_create_an_empty_file(adapter: Adapter, writable: Backend) -> None:
+    writable.create(f"{adapter.root}/file", mode=0o644, overwrite=False).close()
+    assert content(writable, f"{adapter.root}/file") == b""
+
+
+def test_create_only_what_is_not_there(adapter: Adapter, writable: Backend) -> None:
+    path = f"{adapter.root}/file"
+    adapter.put(path, b"old")
+    with pytest.raises(errors.AlreadyExistsError):
+        writable.create(path, mode=0o644, overwrite=False)
+    with pytest.raises(errors.AlreadyExistsError):
+        writable.create(adapter.root, mode=0o644, overwrite=False)
+    assert content(writable, path) == b"old"
+    write(writable, path, b"new")
+    assert content(writable, path) == b"new"
+    with pytest.raises(errors.NotFoundError):
+        writable.create(f"{adapter.root}/missing/file", mode=0o644, overwrite=False)
+    with pytest.raises((errors.NotDirectoryError, errors.NotFoundError)):
+        writable.create(f"{path}/below", mode=0o644, overwrite=False)
+
+
+def test_one_writer_a_file(adapter: Adapter, writable: Backend) -> None:
+    path = f"{adapter.root}/file"
+    writer = writable.create(path, mode=0o644, overwrite=False)
+    with pytest.raises(errors.BusyError):
+        writable.create(path, mode=0o644, overwrite=False)
+    with pytest.raises(errors.BusyError):
+        writable.append(path)
+    writer.write(b"first")
+    writer.close()
+    with pytest.raises(errors.AlreadyExistsError):
+        writable.create(path, mode=0o644, overwrite=False)
+
+
+def test_overwriting_takes_the_file_from_its_writer(adapter: Adapter, writable: Backend) -> None:
+    path = f"{adapter.root}/file"
+    writer = writable.create(path, mode=0o644, overwrite=False)
+    writer.write(b"lost")
+    write(writable, path, b"kept")
+    with contextlib.suppress(errors.HdfsFuseError):
+        writer.sync()
+    assert content(writable, path) == b"kept"
+
+
+def test_synced_bytes_count(adapter: Adapter, writable: Backend) -> None:
+    path = f"{adapter.root}/file"
+    writer = writable.create(path, mode=0o644, overwrite=False)
+    writer.sync()
+    assert writable.status(path).length_bytes == 0
+    for part in (CONTENT[:70_000], CONTENT[70_000:]):
+        writer.write(part)
+        writer.sync()
+    assert writable.status(path).length_bytes == len(CONTENT)
+    writer.close()
+    assert content(writable, path) == CONTENT
+
+
+def test_a_file_may_be_renamed_while_it_is_written(adapter: Adapter, writable: Backend) -> None:
+    path = f"{adapter.root}/file"
+    adapter.put(path, b"old")
+    writer = writable.create(f"{path}.new", mode=0o644, overwrite=False)
+    writer.write(CONTENT)
+    writer.sync()
+    writable.rename(f"{path}.new", path, overwrite=True)
+    assert writable.status(path).length_bytes == len(CONTENT)
+    writer.write(b"more")
+    writer.close()
+    assert content(writable, path) == CONTENT + b"more"
+    assert [entry.name for entry in writable.list(adapter.root)] == ["file"]
+
+
+def test_append(adapter: Adapter, writable: Backend) -> None:
+    path = f"{adapter.root}/file"
+    adapter.put(path, b"")
+    for part in (CONTENT, b"", b"x", CONTENT):
+        writer = writable.append(path)
+        writer.write(part)
+        writer.sync()
+        writer.close()
+    assert content(writable, path) == CONTENT + b"x" + CONTENT
+    with pytest.raises(errors.NotFoundError):
+        writable.append(f"{adapter.root}/missing")
+    with pytest.raises(errors.HdfsFuseError):
+        writable.append(adapter.root)
+
+
+def test_a_lease_can_be_recovered(adapter: Adapter, writable: Backend) -> None:
+    path = f"{adapter.root}/file"
+    writer = writable.create(path, mode=0o644, overwrite=False)
+    writer.write(CONTENT)
+    writer.sync()
+    if adapter.name.endswith("local"):
+        # Ends with its holder, as a flock does.
+        with pytest.raises(errors.BusyError):
+            writable.recover_lease(path)
+        writer.close()
+    wait_until(lambda: writable.recover_lease(path), "the lease is recovered")
+    assert content(writable, path) == CONTENT
+    append = writable.append(path)
+    append.write(b"more")
+    append.close()
+    assert content(writable, path) == CONTENT + b"more"
+
+
+# ---- changes of names and attributes
+
+
+def test_rename(adapter: Adapter, writable: Backend) -> None:
+    root = adapter.root
+    adapter.make_directories([f"{root}/dir", f"{root}/dir/sub", f"{root}/empty"])
+    adapter.put_all({f"{root}/dir/sub/file": b"in", f"{root}/one": b"one", f"{root}/two": b"two"})
+    writable.rename(f"{root}/one", f"{root}/two", overwrite=True)
+    writable.rename(f"{root}/dir", f"{root}/empty", overwrite=True)
+    writable.rename(f"{root}/empty/sub/file", f"{root}/file", overwrite=False)
+    assert sorted(entry.name for entry in writable.list(root)) == ["empty", "file", "two"]
+    assert [content(writable, f"{root}/{name}") for name in ("two", "file")] == [b"one", b"in"]
+
+
+def test_renames_that_are_refused(adapter: Adapter, writable: Backend) -> None:
+    root = adapter.root
+    adapter.make_directories([f"{root}/dir", f"{root}/full"])
+    adapter.put_all({f"{root}/full/file": b"", f"{root}/one": b"one", f"{root}/two": b"two"})
+    for source, target, overwrite, refusal in (
+        ("one", "two", False, errors.AlreadyExistsError),
+        ("dir", "full", False, errors.AlreadyExistsError),
+        ("dir", "full", True, errors.DirectoryNotEmptyError),
+        ("one", "dir", True, errors.IsDirectoryError),
+        ("dir", "one", True, errors.NotDirectoryError),
+        ("dir", "dir/below", True, errors.InvalidArgumentError),
+        ("missing", "new", True, errors.NotFoundError),
+        ("one", "missing/new", True, errors.NotFoundError),
+        ("one", "two/below", True, (errors.NotDirectoryError, errors.NotFoundError)),
+    ):
+        with pytest.raises(refusal):
+            writable.rename(f"{root}/{source}", f"{root}/{target}", overwrite=overwrite)
+    assert sorted(entry.name for entry in writable.list(root)) == ["dir", "full", "one", "two"]
+    assert content(writable, f"{root}/two") == b"two"
+
+
+def test_create_a_directory(adapter: Adapter, writable: Backend) -> None:
+    path = f"{adapter.root}/dir"
+    writable.create_directory(path, 0o750)
+    writable.create_directory(f"{path}/sub", 0o755)
+    adapter.put(f"{path}/file", b"")
+    if adapter.is_exact:
+        assert writable.status(path).mode == 0o750
+    for taken in (path, f"{path}/sub", f"{path}/file"):
+        with pytest.raises(errors.AlreadyExistsError):
+            writable.create_directory(taken, 0o755)
+    with pytest.raises(errors.NotFoundError):
+        writable.create_directory(f"{path}/missing/below", 0o755)
+    with pytest.raises((errors.NotDirectoryError, errors.NotFoundError)):
+        writable.create_directory(f"{path}/file/below", 0o755)
+    assert sorted(entry.name for entry in writable.list(path)) == ["file", "sub"]
+
+
+def test_put(adapter: Adapter, writable: Backend) -> None:
+    if adapter.name.endswith("local"):
+        with pytest.raises(errors.UnsupportedError):
+            writable.put(f"{adapter.root}/file", iter([b""]), 0, 0o644)
+        return
+    path = f"{adapter.root}/file"
+    writer = writable.create(path, mode=0o644, overwrite=False)
+    writer.write(b"lost")
+    for data in (CONTENT, b"", b"short"):
+        chunks = iter([data[:1000], data[1000:]]) if data else iter([])
+        writable.put(path, chunks, len(data), 0o640)
+        assert content(writable, path) == data
+        assert writable.status(path).mode == 0o640
+
+
+def test_set_mode_and_times(adapter: Adapter, writable: Backend) -> None:
+    adapter.make_directories([f"{adapter.root}/dir"])
+    adapter.put(f"{adapter.root}/file", CONTENT)
+    for name in ("dir", "file"):
+        path = f"{adapter.root}/{name}"
+        writable.set_mode(path, 0o1750)
+        writable.set_times(path, mtime_ms=1_234_567_890_123, atime_ms=None)
+        writable.set_times(path, mtime_ms=None, atime_ms=1_334_567_890_456)
+        found = writable.status(path)
+        assert found.mtime_ms == 1_234_567_890_123
+        if adapter.is_exact:
+            assert (found.mode, found.atime_ms) == (0o1750, 1_334_567_890_456)
+    with pytest.raises(errors.NotFoundError):
+        writable.set_mode(f"{adapter.root}/missing", 0o644)
+    with pytest.raises(errors.NotFoundError):
+        writable.set_times(f"{adapter.root}/missing", mtime_ms=0, atime_ms=None)
 
 
 # ---- space

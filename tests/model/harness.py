@@ -64,7 +64,7 @@ class Served:
             while part := await self.read(handle, len(content), 128 * KIB):
                 content += part
         finally:
-            self.fs.release(handle)
+            await self.fs.release(handle)
             for number in reversed(met):
                 self.fs.forget(number, 1)
         return content

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hdfs_fuse.config import CacheConfig, MountConfig
+from hdfs_fuse.config import CacheConfig, MountConfig, StagingConfig
 from hdfs_fuse.mounter import mounts, stats
 from hdfs_fuse.mounter.supervisor import Supervisor, stats_path
 
@@ -39,6 +39,16 @@ class Mounted:
     def block_files(self) -> list[Path]:
         """The files of the cache's blocks."""
         return [path for path in self.cache.glob("v1/???/*") if path.is_file()]
+
+
+@contextmanager
+def mounted_writable(
+    uri: str, directory: Path, *, staging_size_bytes: int = 10 << 30, **options: Any
+) -> Iterator[Mounted]:
+    """As `mounted`, but for changes; what is staged is below `directory` too."""
+    staging = StagingConfig(directory=str(directory / "staging"), size_bytes=staging_size_bytes)
+    with mounted(uri, directory, read_only=False, staging=staging, **options) as mount:
+        yield mount
 
 
 @contextmanager

@@ -24,6 +24,7 @@ CAPACITY_BYTES = 1 << 40
 class _Node:
     status: FileStatus
     data: bytes = b""
+    writer: object = None
 
 
 class FakeFilesystem:
@@ -131,6 +132,42 @@ class FakeFilesystem:
                 parent = parent.rpartition("/")[0]
             raise errors.NotFoundError(f"{path}: not found")
 
+    def node_at(self, path: str) -> _Node | None:
+        """The node at `path`, if there is one."""
+        return self._nodes.get(path)
+
+    def move(self, source: str, target: str, *, overwrite: bool) -> None:
+        """Give a path another name, by HDFS's rules."""
+        with self.mutex:
+            node = self.find(source)
+            self.parent_of(target)
+            if source == target:
+                raise errors.AlreadyExistsError(f"{target}: is the source")
+            if target.startswith(f"{source}/"):
+                raise errors.InvalidArgumentError(f"{target}: below {source}")
+            self._make_way(node, target, overwrite=overwrite)
+            for path in [p for p in self._nodes if p == source or p.startswith(f"{source}/")]:
+                self._nodes[target + path[len(source) :]] = self._nodes.pop(path)
+            node.status = replace(node.status, name=target.rpartition("/")[2])
+
+    def _make_way(self, node: _Node, target: str, *, overwrite: bool) -> None:
+        there = self._nodes.get(target)
+        if there is None:
+            return
+        directory = there.status.kind is FileKind.DIRECTORY
+        if directory != (node.status.kind is FileKind.DIRECTORY):
+            raise (errors.IsDirectoryError if directory else errors.NotDirectoryError)(target)
+        if not overwrite:
+            raise errors.AlreadyExistsError(f"{target}: is there")
+        if self.names_below(target):
+            raise errors.DirectoryNotEmptyError(f"{target}: has entries")
+        del self._nodes[target]
+
+    def tick(self) -> int:
+        """A new modification time, in milliseconds."""
+        self._clock_ms += 1
+        return self._clock_ms
+
     def parent_of(self, path: str) -> _Node:
         """The directory that `path` is to be in."""
         parent = self.find(path.rpartition("/")[0] or "/")
@@ -153,8 +190,7 @@ class FakeFilesystem:
         self.find(path).status = status
 
     def _new_status(self, name: str, kind: FileKind, mode: int) -> FileStatus:
-        self._clock_ms += 1
-        return FileStatus(name, kind, 0, mode, "fake-owner", "fake-group", self._clock_ms)
+        return FileStatus(name, kind, 0, mode, "fake-owner", "fake-group", self.tick())
 
 
 class FakeBackend:
@@ -210,6 +246,16 @@ class FakeBackend:
                 self._disk.make_directory(path, mode)
         self._disk.left("make_directory")
 
+    def create_directory(self, path: str, mode: int) -> None:
+        """See base.Backend."""
+        self._disk.entered("create_directory")
+        with self._disk.mutex:
+            self._disk.parent_of(path)
+            if self._disk.node_at(path) is not None:
+                raise errors.AlreadyExistsError(f"{path}: is there")
+            self._disk.make_directory(path, mode)
+        self._disk.left("create_directory")
+
     def _make_if_missing(self, path: str) -> None:
         try:
             self._disk.find(path)
@@ -234,6 +280,67 @@ class FakeBackend:
         self._disk.put(path, data, mode=0o600)
         self._disk.left("write_file")
 
+    def create(self, path: str, *, mode: int, overwrite: bool) -> "FakeWriter":
+        """See base.Backend."""
+        self._disk.entered("create")
+        with self._disk.mutex:
+            found = self._disk.node_at(path)
+            if found is not None:
+                if found.writer is not None and not overwrite:
+                    raise errors.BusyError(f"{path}: somebody else is writing it")
+                if found.status.kind is FileKind.DIRECTORY or not overwrite:
+                    raise errors.AlreadyExistsError(f"{path}: is there")
+            self._disk.put(path, b"", mode)
+            writer = FakeWriter(self._disk, self._disk.find(path))
+        self._disk.left("create")
+        return writer
+
+    def put(self, path: str, chunks: Iterator[bytes], length_bytes: int, mode: int) -> None:
+        """See base.Backend."""
+        self._disk.entered("put")
+        data = b"".join(chunks)
+        assert len(data) == length_bytes
+        self._disk.put(path, data, mode)
+        self._disk.left("put")
+
+    def append(self, path: str) -> "FakeWriter":
+        """See base.Backend."""
+        self._disk.entered("append")
+        with self._disk.mutex:
+            node = self._disk.find(path)
+            if node.status.kind is FileKind.DIRECTORY:
+                raise errors.IsDirectoryError(f"{path}: is a directory")
+            if node.writer is not None:
+                raise errors.BusyError(f"{path}: somebody else is writing it")
+            return FakeWriter(self._disk, node)
+
+    def recover_lease(self, path: str) -> bool:
+        """See base.Backend."""
+        self._disk.entered("recover_lease")
+        self._disk.find(path).writer = None
+        return True
+
+    def rename(self, source: str, target: str, *, overwrite: bool) -> None:
+        """See base.Backend."""
+        self._disk.entered("rename")
+        self._disk.move(source, target, overwrite=overwrite)
+        self._disk.left("rename")
+
+    def set_mode(self, path: str, mode: int) -> None:
+        """See base.Backend."""
+        self._disk.entered("set_mode")
+        self._disk.replace_status(path, replace(self._disk.find(path).status, mode=mode))
+        self._disk.left("set_mode")
+
+    def set_times(self, path: str, *, mtime_ms: int | None, atime_ms: int | None) -> None:
+        """See base.Backend."""
+        self._disk.entered("set_times")
+        status = self._disk.find(path).status
+        mtime_ms = status.mtime_ms if mtime_ms is None else mtime_ms
+        atime_ms = status.atime_ms if atime_ms is None else atime_ms
+        self._disk.replace_status(path, replace(status, mtime_ms=mtime_ms, atime_ms=atime_ms))
+        self._disk.left("set_times")
+
     def delete(self, path: str, *, recursive: bool) -> bool:
         """See base.Backend."""
         self._disk.entered("delete")
@@ -250,6 +357,41 @@ class FakeBackend:
     def close(self) -> None:
         """See base.Backend."""
         self.closed = True
+
+
+class FakeWriter:
+    """base.FileWriter over a node of a FakeFilesystem."""
+
+    def __init__(self, disk: FakeFilesystem, node: _Node) -> None:
+        """Write behind what `node` has, and hold its lease."""
+        self._disk = disk
+        self._node = node
+        node.writer = self
+
+    def write(self, data: bytes) -> None:
+        """See base.FileWriter."""
+        self._change("write", data)
+
+    def sync(self) -> None:
+        """See base.FileWriter."""
+        self._change("sync", b"")
+
+    def _change(self, operation: str, data: bytes) -> None:
+        self._disk.entered(operation)
+        with self._disk.mutex:
+            if self._node.writer is not self:
+                raise errors.BusyError("the lease is gone")
+            self._node.data += data
+            self._node.status = replace(self._node.status, length_bytes=len(self._node.data))
+        self._disk.left(operation)
+
+    def close(self) -> None:
+        """See base.FileWriter."""
+        self._disk.entered("close")
+        with self._disk.mutex:
+            if self._node.writer is self:
+                self._node.writer = None
+                self._node.status = replace(self._node.status, mtime_ms=self._disk.tick())
 
 
 class FakeReader:

@@ -13,13 +13,14 @@ SOURCES = {"hdfs_fuse": ROOT / "fuse", "hdfs_csi": ROOT / "driver"}
 # Modules of hdfs_fuse from the bottom up; a package stands for all its modules. A module may import those of lower
 # levels, and of its own level where that makes no circle.
 LEVELS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "config", "metrics", "handover", "logs", "turns", "workers"}),
+    frozenset({"errors", "config", "metrics", "handover", "logs", "turns", "workers", "hidden", "extents"}),
     frozenset({"backend"}),
-    frozenset({"prefetch", "inodes", "calls", "cache"}),
+    frozenset({"prefetch", "inodes", "calls", "cache", "staging", "upload"}),
     frozenset({"open_file"}),
-    frozenset({"reader"}),
+    frozenset({"reader", "drafts"}),
     frozenset({"small_reader", "block_reader"}),
     frozenset({"handles", "listings"}),
+    frozenset({"changes"}),
     frozenset({"fs"}),
     frozenset({"ops"}),
     frozenset({"daemon", "loader", "mounter"}),

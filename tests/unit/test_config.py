@@ -4,7 +4,7 @@ import math
 
 import msgspec
 import pytest
-from hdfs_fuse.config import GIB, KIB, MIB, CacheConfig, Location, MountConfig, split_uri
+from hdfs_fuse.config import GIB, KIB, MIB, CacheConfig, Location, MountConfig, StagingConfig, split_uri
 from hdfs_fuse.errors import InvalidArgumentError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -123,7 +123,6 @@ BAD = [
     ("call_deadline_s", 0.0, "above 0"),
     ("call_deadline_s", math.inf, "above 0"),
     ("call_deadline_s", math.nan, "above 0"),
-    ("read_only", False, "true"),
 ]
 BAD_CACHE = [
     ("block_size_bytes", 0, "power of two"),
@@ -157,6 +156,17 @@ def test_values_that_are_refused(name: str, value: object, accepted: str) -> Non
     assert message.startswith(f"{name}: given ")
     assert (oct(value) if name == "umask" and isinstance(value, int) else repr(value)) in message
     assert accepted in message
+
+
+def test_a_writable_mount_needs_a_staging_directory() -> None:
+    with pytest.raises(InvalidArgumentError, match=r"staging\.directory: given ''.*local directory"):
+        MountConfig(uri=URI, read_only=False)
+    with pytest.raises(InvalidArgumentError, match=r"staging\.directory: given 'here'.*absolute"):
+        MountConfig(uri=URI, read_only=False, staging=StagingConfig(directory="here"))
+    with pytest.raises(InvalidArgumentError, match=r"staging\.size_bytes: given -1"):
+        MountConfig(uri=URI, read_only=False, staging=StagingConfig(directory="/here", size_bytes=-1))
+    with pytest.raises(InvalidArgumentError, match=r"read_only: given False.*pyarrow"):
+        MountConfig(uri=URI, read_only=False, staging=StagingConfig(directory="/here"), backend="pyarrow")
 
 
 @pytest.mark.parametrize(

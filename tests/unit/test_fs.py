@@ -359,11 +359,11 @@ async def test_reads_at_and_beyond_the_end(root: Path) -> None:
         assert await served.read(handle, size + 10_000, 100) == b""
         assert await served.read(handle, 64 * KIB - 3, 6) == LARGE[64 * KIB - 3 : 64 * KIB + 3]
         assert await served.read(handle, 0, 10 * size) == LARGE
-        served.fs.release(handle)
+        await served.fs.release(handle)
         with pytest.raises(errors.StaleError):
             await served.fs.read(handle, 0, 1)
         with pytest.raises(errors.StaleError):
-            served.fs.release(handle)
+            await served.fs.release(handle)
 
 
 @pytest.mark.trio
@@ -372,7 +372,7 @@ async def test_pages_are_kept_while_the_file_is_the_same(root: Path, mock_clock:
 
         async def keeps() -> bool:
             handle, keep = await served.fs.open((await served.fs.lookup(ROOT, "large")).number)
-            served.fs.release(handle)
+            await served.fs.release(handle)
             return keep
 
         await keeps()
@@ -424,7 +424,7 @@ async def test_a_change_that_shows_at_a_read_ends_the_lifetime() -> None:
         disk.fail("stream", errors.FileChangedError("replaced"))  # of one of the loads that bring these 128 KiB
         with pytest.raises(errors.FileChangedError):
             await served.read(handle, 0, 128 * KIB)
-        served.fs.release(handle)
+        await served.fs.release(handle)
         assert await served.read_path("f") == LARGE + b"more"
 
 
@@ -460,8 +460,8 @@ async def test_an_open_file_keeps_its_version(
         assert await served.read(other, 0, len(new)) == new
         with contextlib.suppress(errors.FileChangedError):  # just as good
             assert await served.read(handle, 0, len(new)) == old
-        served.fs.release(handle)
-        served.fs.release(other)
+        await served.fs.release(handle)
+        await served.fs.release(other)
 
 
 @pytest.mark.trio
@@ -476,7 +476,7 @@ async def test_getattr_of_an_open_file_does_not_grow_it(root: Path, mock_clock: 
         mock_clock.jump(TTL_S)
         assert (await served.fs.getattr(inode.number)).status.length_bytes == len(LARGE)
         assert (await served.fs.lookup(ROOT, "large")).status.length_bytes == len(LARGE) + 4
-        served.fs.release(handle)
+        await served.fs.release(handle)
 
 
 @pytest.mark.trio
@@ -490,7 +490,7 @@ async def test_an_open_file_that_was_removed_keeps_its_attributes(root: Path, mo
         assert (await served.fs.getattr(inode.number)).status.length_bytes == len(LARGE)
         with pytest.raises(errors.NotFoundError):
             await served.fs.lookup(ROOT, "large")
-        served.fs.release(handle)
+        await served.fs.release(handle)
         mock_clock.jump(TTL_S)
         with pytest.raises(errors.StaleError):
             await served.fs.getattr(inode.number)
@@ -516,7 +516,7 @@ async def test_a_file_replaced_while_it_is_being_opened_is_one_version(root: Pat
                 assert await served.read(handle, 0, 1 << 20) in (LARGE, LARGE[::-1] + b"x")
                 assert attributes.status.length_bytes == len(await served.read(handle, 0, 1 << 20))
             finally:
-                served.fs.release(handle)
+                await served.fs.release(handle)
 
         async def open_and_read() -> None:
             with contextlib.suppress(errors.FileChangedError):
@@ -538,7 +538,7 @@ async def test_an_open_file_outlives_the_kernels_forget(root: Path) -> None:
         served.fs.forget(inode.number, 1)
         assert await served.read(handle, 0, 100) == LARGE[:100]
         assert len(served.fs.inodes) == 2
-        served.fs.release(handle)
+        await served.fs.release(handle)
         assert len(served.fs.inodes) == 1
 
 

@@ -101,7 +101,7 @@ async def read_what_another_loads(
             nursery.start_soon(read, other)
             await trio.testing.wait_all_tasks_blocked()
             interrupted.cancel_scope.cancel()
-        served.fs.release(one)
+        await served.fs.release(one)
         backend.failure = failure
         backend.go_on.set()
     (data,) = results
@@ -121,7 +121,7 @@ async def test_who_waits_for_the_load_of_a_file_that_closes_gets_its_bytes(
         data, other = await read_what_another_loads(served, backend, number, failure)
         assert data == LARGE[: 64 * KIB]
         assert await served.read(other, 0, len(LARGE)) == LARGE
-        served.fs.release(other)
+        await served.fs.release(other)
 
 
 @pytest.mark.trio
@@ -131,12 +131,12 @@ async def test_who_waits_for_a_small_file_that_closes_gets_its_bytes(root: Path)
     async with serve(root, backend=lambda: backend) as served:
         number = (await served.fs.lookup(ROOT, "small")).number
         handle, _ = await served.fs.open(number)  # from now on this identity is known to be allowed
-        served.fs.release(handle)
+        await served.fs.release(handle)
         await forgotten(served, root / "small")
         backend.entered.clear()
         data, other = await read_what_another_loads(served, backend, number, errors.UnavailableError("broken"))
         assert data == SMALL
-        served.fs.release(other)
+        await served.fs.release(other)
 
 
 @pytest.mark.trio
@@ -148,7 +148,7 @@ async def test_a_load_that_hangs_fails_its_readers_and_not_those_after_them(root
         number = (await served.fs.lookup(ROOT, name)).number
         handle, _ = await served.fs.open(number)
         if name == "small":  # the open has read it: a second handle asks again
-            served.fs.release(handle)
+            await served.fs.release(handle)
             handle, _ = await served.fs.open(number)
             await forgotten(served, root / "small")
         backend.entered.clear()
@@ -158,7 +158,7 @@ async def test_a_load_that_hangs_fails_its_readers_and_not_those_after_them(root
         assert await served.read(handle, 0, 1000) == content[:1000]
         assert await served.read(handle, 0, len(content)) == content
         backend.go_on.set()
-        served.fs.release(handle)
+        await served.fs.release(handle)
 
 
 @pytest.mark.trio

@@ -16,7 +16,7 @@ from typing import Any
 
 from hdfs_fuse import errors
 from hdfs_fuse.backend import hadoop_conf, local
-from hdfs_fuse.backend.base import Backend, FileKind, FileStatus, SpaceUsage
+from hdfs_fuse.backend.base import Backend, FileKind, FileStatus, FileWriter, SpaceUsage
 from hdfs_fuse.backend.identity import effective_user
 from hdfs_fuse.backend.webhdfs import WebHdfs
 from hdfs_fuse.config import Location
@@ -125,11 +125,47 @@ class _ChangesElsewhere:
         """See base.Backend."""
         self._other.set_owner(path, owner, group)
 
-    def write_file(self, path: str, data: bytes) -> None:
-        """See base.Backend; not for HDFS, where neither Arrow nor one WebHDFS request replaces a file as a whole."""
+    def _writable(self, path: str) -> Backend:
+        """What writes instead; for HDFS nothing does: Arrow has neither leases nor hsync, WebHDFS no writer."""
         if isinstance(self._other, WebHdfs):
             raise errors.UnsupportedError(f"{path}: backend pyarrow does not write; use hdfs-native")
-        self._other.write_file(path, data)
+        return self._other
+
+    def write_file(self, path: str, data: bytes) -> None:
+        """See base.Backend."""
+        self._writable(path).write_file(path, data)
+
+    def create_directory(self, path: str, mode: int) -> None:
+        """See base.Backend."""
+        self._writable(path).create_directory(path, mode)
+
+    def create(self, path: str, *, mode: int, overwrite: bool) -> FileWriter:
+        """See base.Backend."""
+        return self._writable(path).create(path, mode=mode, overwrite=overwrite)
+
+    def put(self, path: str, chunks: Iterator[bytes], length_bytes: int, mode: int) -> None:
+        """See base.Backend."""
+        self._writable(path).put(path, chunks, length_bytes, mode)
+
+    def append(self, path: str) -> FileWriter:
+        """See base.Backend."""
+        return self._writable(path).append(path)
+
+    def recover_lease(self, path: str) -> bool:
+        """See base.Backend."""
+        return self._writable(path).recover_lease(path)
+
+    def rename(self, source: str, target: str, *, overwrite: bool) -> None:
+        """See base.Backend."""
+        self._writable(source).rename(source, target, overwrite=overwrite)
+
+    def set_mode(self, path: str, mode: int) -> None:
+        """See base.Backend."""
+        self._writable(path).set_mode(path, mode)
+
+    def set_times(self, path: str, *, mtime_ms: int | None, atime_ms: int | None) -> None:
+        """See base.Backend."""
+        self._writable(path).set_times(path, mtime_ms=mtime_ms, atime_ms=atime_ms)
 
     def delete(self, path: str, *, recursive: bool) -> bool:
         """See base.Backend."""

@@ -96,6 +96,29 @@ class FileReader(Protocol):
         ...
 
 
+class FileWriter(Protocol):
+    """A file that is being written, front to back. For one thread at a time.
+
+    After an error it is of no further use: let go of it, without `close`, which may hide the error and commit a part.
+    """
+
+    def write(self, data: bytes) -> None:
+        """Add `data` behind what was written. It may still be on its way when this returns."""
+        ...
+
+    def sync(self) -> None:
+        """Wait until all that was written is on the DataNodes' disks, and counts in the length that others see.
+
+        Raises:
+            UnsupportedError: an erasure-coded file, which has to be closed.
+        """
+        ...
+
+    def close(self) -> None:
+        """Complete the file; idempotent. hdfs-native waits 0.4 s for the report of the last block."""
+        ...
+
+
 class Backend(Protocol):
     """One filesystem under one identity."""
 
@@ -146,6 +169,14 @@ class Backend(Protocol):
         """
         ...
 
+    def create_directory(self, path: str, mode: int) -> None:
+        """Create `path`, which must not be there yet; of several who try, one succeeds.
+
+        Raises:
+            AlreadyExistsError: something is there. NotFoundError: the parent directory is missing.
+        """
+        ...
+
     def set_owner(self, path: str, owner: str | None, group: str | None) -> None:
         """Change owner and group; None leaves one as it is. HDFS allows it to its superuser only."""
         ...
@@ -159,6 +190,73 @@ class Backend(Protocol):
         Raises:
             NotFoundError: the parent directory is missing. IsDirectoryError: `path` is a directory.
         """
+        ...
+
+    def create(self, path: str, *, mode: int, overwrite: bool) -> FileWriter:
+        """Begin a new file. Until it is closed, nobody else can write it (a lease in HDFS, a flock on a local disk).
+
+        Args:
+            path: in a directory that is there.
+            mode: permission bits; HDFS applies a default ACL of the directory.
+            overwrite: whether a file that is there is replaced, even one that somebody is writing.
+
+        Raises:
+            AlreadyExistsError: a complete file is there, or a directory. BusyError: another client is writing the file.
+            NotFoundError: the directory is missing.
+        """
+        ...
+
+    def put(self, path: str, chunks: Iterator[bytes], length_bytes: int, mode: int) -> None:
+        """Write a whole file another way than `create`, for when that fails: by the client of a DataNode, in HDFS.
+
+        Args:
+            path: where; a file that is there is replaced, even one that somebody is writing.
+            chunks: its content.
+            length_bytes: of all of it.
+            mode: permission bits.
+
+        Raises:
+            UnsupportedError: there is no other way.
+        """
+        ...
+
+    def append(self, path: str) -> FileWriter:
+        """Go on writing behind the end of a file.
+
+        Raises:
+            NotFoundError, IsDirectoryError. BusyError: another client is writing the file.
+        """
+        ...
+
+    def recover_lease(self, path: str) -> bool:
+        """Take a file from whoever is writing it; what is on the DataNodes' disks stays.
+
+        Returns:
+            Whether the file is closed; False while HDFS is still at it.
+        """
+        ...
+
+    def rename(self, source: str, target: str, *, overwrite: bool) -> None:
+        """Give a file or directory another path, at once. Who is writing the file goes on.
+
+        Args:
+            source: what is renamed.
+            target: its new path, in a directory that is there.
+            overwrite: whether a file, or an empty directory, at `target` is replaced.
+
+        Raises:
+            AlreadyExistsError: `target` is there. NotFoundError. DirectoryNotEmptyError: `target` has entries.
+            IsDirectoryError, NotDirectoryError: one is a directory and the other is not.
+            InvalidArgumentError: `target` is below `source`.
+        """
+        ...
+
+    def set_mode(self, path: str, mode: int) -> None:
+        """Change the permission bits, 0 to 0o1777."""
+        ...
+
+    def set_times(self, path: str, *, mtime_ms: int | None, atime_ms: int | None) -> None:
+        """Change times, in milliseconds since the epoch; None leaves one as it is."""
         ...
 
     def delete(self, path: str, *, recursive: bool) -> bool:

@@ -19,10 +19,11 @@ from hdfs_fuse.backend import hadoop_conf
 from hdfs_fuse.backend.base import FileKind, FileStatus, SpaceUsage
 from hdfs_fuse.backend.native_errors import Translated
 from hdfs_fuse.config import Location
+from hdfs_fuse.hidden import name_while_made
 
 if TYPE_CHECKING:
     from hdfs_native._internal import FileStatus as RawStatus
-    from hdfs_native._internal import RawFileReader
+    from hdfs_native._internal import RawFileReader, RawFileWriter
 
     from hdfs_fuse.backend.webhdfs import WebHdfs
 
@@ -43,6 +44,8 @@ CLIENT_DEFAULTS: Mapping[str, str] = {
 
 # Parents that make_directory has to create; HDFS would give them the mode of the last component.
 _PARENT_MODE = 0o755
+# A time that set_times leaves alone: -1 in the protocol (ClientProtocol.setTimes).
+_UNCHANGED = 2**64 - 1
 # The trash, relative to the home directory.
 _TRASH = ".Trash"
 
@@ -107,12 +110,15 @@ class HdfsNativeBackend:
 
     def space(self, path: str) -> SpaceUsage:
         """See base.Backend; asked of WebHDFS, since the client's RPC has neither quotas without a walk nor statfs."""
-        # Imported on the first statfs: an HTTP client costs an idle daemon 9 MiB.
+        return self._over_http().space(path)
+
+    def _over_http(self) -> "WebHdfs":
+        # Imported when it is first needed: an HTTP client costs an idle daemon 9 MiB.
         from hdfs_fuse.backend.webhdfs import WebHdfs  # noqa: PLC0415
 
         if self._webhdfs is None:
             self._webhdfs = WebHdfs(hadoop_conf.webhdfs_addresses(self._authority, self._properties))
-        return self._webhdfs.space(path)
+        return self._webhdfs
 
     def make_directory(self, path: str, mode: int) -> None:
         """See base.Backend; parents that are missing get 0o755."""
@@ -137,6 +143,19 @@ class HdfsNativeBackend:
         except FileExistsError as e:
             raise errors.NotDirectoryError(f"{parent}: is a file") from e
 
+    def create_directory(self, path: str, mode: int) -> None:
+        """See base.Backend. HDFS's mkdirs is content with a directory that is there; its rename is not."""
+        parent = path.rpartition("/")[0]
+        hidden = f"{parent}/{name_while_made()}"
+        with Translated(self._filesystem, path, "change"):
+            self._client.mkdirs(hidden, mode, create_parent=False)
+            try:
+                self._rename(hidden, path, overwrite=False)
+            except BaseException:
+                with contextlib.suppress(Exception):
+                    self._client.delete(hidden, False)
+                raise
+
     def set_owner(self, path: str, owner: str | None, group: str | None) -> None:
         """See base.Backend."""
         with Translated(self._filesystem, path, "change"):
@@ -155,21 +174,60 @@ class HdfsNativeBackend:
                 # Seen with 0.14: a close that hides an earlier error may commit a part.
                 if self._client.get_file_info(temporary).length != len(data):
                     raise errors.BackendError(f"{path}: only a part was written")
-                self._rename_over(temporary, path)
+                self._rename(temporary, path, overwrite=True)
         except errors.HdfsFuseError:
             with contextlib.suppress(errors.HdfsFuseError), Translated(self._filesystem, temporary, "change"):
                 self._client.delete(temporary, False)
             raise
 
-    def _rename_over(self, source: str, target: str) -> None:
+    def create(self, path: str, *, mode: int, overwrite: bool) -> "HdfsNativeWriter":
+        """See base.Backend."""
+        options = WriteOptions(permission=mode, overwrite=overwrite, create_parent=False)
+        with Translated(self._filesystem, path, "change"):
+            return HdfsNativeWriter(self._filesystem, path, self._client.create(path, options))
+
+    def put(self, path: str, chunks: Iterator[bytes], length_bytes: int, mode: int) -> None:
+        """See base.Backend."""
+        self._over_http().put(path, chunks, length_bytes, mode)
+
+    def append(self, path: str) -> "HdfsNativeWriter":
+        """See base.Backend."""
+        with Translated(self._filesystem, path, "change"):
+            return HdfsNativeWriter(self._filesystem, path, self._client.append(path))
+
+    def recover_lease(self, path: str) -> bool:
+        """See base.Backend."""
+        with Translated(self._filesystem, path, "change"):
+            return self._client.recover_lease(path)
+
+    def rename(self, source: str, target: str, *, overwrite: bool) -> None:
+        """See base.Backend."""
+        with Translated(self._filesystem, target, "change"):
+            self._rename(source, target, overwrite=overwrite)
+
+    def _rename(self, source: str, target: str, *, overwrite: bool) -> None:
         try:
-            self._client.rename(source, target, True)
-        except Exception as e:
-            # FSDirRenameOp.validateRenameOverwrite: an IOException whose class says nothing.
-            with contextlib.suppress(errors.NotFoundError):
-                if self.status(target).kind is FileKind.DIRECTORY:
-                    raise errors.IsDirectoryError(f"{target}: is a directory") from e
-            raise
+            self._client.rename(source, target, overwrite)
+        except RuntimeError as e:
+            # FSDirRenameOp.validateRenameOverwrite: an IOException that does not say which of the two it is.
+            if "must both be directories" not in str(e):
+                raise
+            if not overwrite:
+                raise errors.AlreadyExistsError(f"{target}: is there") from e
+            if self.status(target).kind is FileKind.DIRECTORY:
+                raise errors.IsDirectoryError(f"{target}: is a directory") from e
+            raise errors.NotDirectoryError(f"{target}: is a file") from e
+
+    def set_mode(self, path: str, mode: int) -> None:
+        """See base.Backend."""
+        with Translated(self._filesystem, path, "change"):
+            self._client.set_permission(path, mode)
+
+    def set_times(self, path: str, *, mtime_ms: int | None, atime_ms: int | None) -> None:
+        """See base.Backend."""
+        times = (_UNCHANGED if time_ms is None else time_ms for time_ms in (mtime_ms, atime_ms))
+        with Translated(self._filesystem, path, "change"):
+            self._client.set_times(path, *times)
 
     def delete(self, path: str, *, recursive: bool) -> bool:
         """See base.Backend."""
@@ -230,6 +288,33 @@ class HdfsNativeReader:
     def close(self) -> None:
         """See base.FileReader; a stream that is under way goes on."""
         self._raw = None
+
+
+class HdfsNativeWriter:
+    """A file that is being written; see base.FileWriter. The client renews its lease as long as this object lives."""
+
+    __slots__ = ("_filesystem", "_path", "_raw")
+
+    def __init__(self, filesystem: str, path: str, raw: "RawFileWriter") -> None:
+        """Take over what the client made; `filesystem` and `path` stand in messages."""
+        self._filesystem = filesystem
+        self._path = path
+        self._raw = raw
+
+    def write(self, data: bytes) -> None:
+        """See base.FileWriter."""
+        with Translated(self._filesystem, self._path, "change"):
+            self._raw.write(data)
+
+    def sync(self) -> None:
+        """See base.FileWriter."""
+        with Translated(self._filesystem, self._path, "change"):
+            self._raw.hsync()
+
+    def close(self) -> None:
+        """See base.FileWriter."""
+        with Translated(self._filesystem, self._path, "change"):
+            self._raw.close()
 
 
 def _status(raw: "RawStatus") -> FileStatus:

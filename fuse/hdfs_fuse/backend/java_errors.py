@@ -73,6 +73,9 @@ _BY_MESSAGE: tuple[tuple[re.Pattern[str], type[errors.HdfsFuseError]], ...] = (
     (re.compile(r"File .* could only be written to \d+ of the "), errors.NoSpaceError),
     # FSNamesystem.getBlockLocations before the DataNodes have reported: a SafeModeException on a read.
     (re.compile(r"Zero blocklocations for "), errors.UnavailableError),
+    # FSDirRenameOp.validateRenameOverwrite, validateRenameDestination: bare IOExceptions.
+    (re.compile(r"rename destination directory is not empty: "), errors.DirectoryNotEmptyError),
+    (re.compile(r"Rename destination .* is a directory or file under source "), errors.InvalidArgumentError),
     # FSDirRenameOp.checkMoveValidity in an encryption zone: a bare IOException.
     (re.compile(r".* can't be moved (from|into) an encryption zone"), errors.CrossDeviceError),
 )

@@ -5,10 +5,13 @@ resident, which alone would all but use up the 60 MiB of an idle mount, and it h
 one stands in arrow.py and is chosen with backend="pyarrow".
 """
 
+import ctypes
 import errno
+import fcntl
 import grp
 import os
 import pwd
+import secrets
 import stat
 from collections.abc import Iterator
 from functools import lru_cache
@@ -18,6 +21,10 @@ from hdfs_fuse.backend.base import FileKind, FileStatus, SpaceUsage
 
 # Large enough that the interpreter's share of a copy is small, small enough to show progress.
 _STREAM_CHUNK_BYTES = 1 << 20
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_AT_FDCWD = -100
+_RENAME_NOREPLACE = 1
 
 # What an errno of the operating system means.
 ERRORS: dict[int, type[errors.HdfsFuseError]] = {
@@ -122,6 +129,14 @@ class LocalBackend:
         except OSError as e:
             raise translate(e, path) from e
 
+    def create_directory(self, path: str, mode: int) -> None:
+        """See base.Backend."""
+        try:
+            os.mkdir(path)
+            os.chmod(path, mode)
+        except OSError as e:
+            raise translate(e, path) from e
+
     def set_owner(self, path: str, owner: str | None, group: str | None) -> None:
         """See base.Backend."""
         try:
@@ -148,6 +163,71 @@ class LocalBackend:
                 except BaseException:
                     os.unlink(file.name)
                     raise
+        except OSError as e:
+            raise translate(e, path) from e
+
+    def create(self, path: str, *, mode: int, overwrite: bool) -> "LocalWriter":
+        """See base.Backend. One that overwrites is a new file, as in HDFS: who has the old one open keeps it."""
+        name = f"{path}.{secrets.token_hex(8)}.tmp" if overwrite else path
+        try:
+            descriptor = _Descriptor(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode))
+            os.fchmod(descriptor.fd, mode)
+            writer = LocalWriter(path, descriptor)
+            if overwrite:
+                os.rename(name, path)
+        except FileExistsError as e:
+            if stat.S_ISREG(os.lstat(path).st_mode):
+                self.append(path)  # BusyError where somebody is writing it
+            raise translate(e, path) from e
+        except OSError as e:
+            if overwrite and os.path.lexists(name):
+                os.unlink(name)
+            raise translate(e, path) from e
+        return writer
+
+    def put(self, path: str, chunks: Iterator[bytes], length_bytes: int, mode: int) -> None:  # noqa: ARG002
+        """See base.Backend; a local disk has one way."""
+        raise errors.UnsupportedError(f"{path}: a local file is written in one way only")
+
+    def append(self, path: str) -> "LocalWriter":
+        """See base.Backend."""
+        try:
+            return LocalWriter(
+                path, _Descriptor(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW))
+            )
+        except OSError as e:
+            raise translate(e, path) from e
+
+    def recover_lease(self, path: str) -> bool:
+        """See base.Backend: the kernel ends a flock with its process."""
+        self.append(path)
+        return True
+
+    def rename(self, source: str, target: str, *, overwrite: bool) -> None:
+        """See base.Backend."""
+        try:
+            if overwrite:
+                os.rename(source, target)
+            elif _LIBC.renameat2(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE):
+                number = ctypes.get_errno()
+                raise OSError(number, os.strerror(number))
+        except OSError as e:
+            raise translate(e, f"{source} to {target}") from e
+
+    def set_mode(self, path: str, mode: int) -> None:
+        """See base.Backend."""
+        try:
+            os.chmod(path, mode)
+        except OSError as e:
+            raise translate(e, path) from e
+
+    def set_times(self, path: str, *, mtime_ms: int | None, atime_ms: int | None) -> None:
+        """See base.Backend."""
+        try:
+            found = os.lstat(path)
+            atime_ns = found.st_atime_ns if atime_ms is None else atime_ms * 1_000_000
+            mtime_ns = found.st_mtime_ns if mtime_ms is None else mtime_ms * 1_000_000
+            os.utime(path, ns=(atime_ns, mtime_ns), follow_symlinks=False)
         except OSError as e:
             raise translate(e, path) from e
 
@@ -236,6 +316,52 @@ class LocalReader:
     def close(self) -> None:
         """See base.FileReader; reads and streams that are under way go on."""
         self._descriptor = None
+
+
+class LocalWriter:
+    """A file that is being written; see base.FileWriter. Its flock is what a lease is in HDFS."""
+
+    __slots__ = ("_descriptor", "_path")
+
+    def __init__(self, path: str, descriptor: _Descriptor) -> None:
+        """Write at the position of `descriptor`.
+
+        Raises:
+            BusyError: another writer has the file.
+        """
+        try:
+            fcntl.flock(descriptor.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as e:
+            raise errors.BusyError(f"{path}: somebody else is writing it") from e
+        self._path = path
+        self._descriptor: _Descriptor | None = descriptor
+
+    def write(self, data: bytes) -> None:
+        """See base.FileWriter."""
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[os.write(self._opened(), view) :]
+        except OSError as e:
+            raise translate(e, self._path) from e
+
+    def sync(self) -> None:
+        """See base.FileWriter."""
+        try:
+            os.fsync(self._opened())
+        except OSError as e:
+            raise translate(e, self._path) from e
+
+    def _opened(self) -> int:
+        if self._descriptor is None:
+            raise errors.InvalidArgumentError(f"{self._path}: the writer is closed")
+        return self._descriptor.fd
+
+    def close(self) -> None:
+        """See base.FileWriter."""
+        if self._descriptor is not None:
+            self.sync()
+            self._descriptor = None
 
 
 def _status(name: str, found: os.stat_result) -> FileStatus:

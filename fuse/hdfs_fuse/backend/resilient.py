@@ -5,6 +5,7 @@ waits sets one and calls `discard_client` when it passes. Every repetition ends 
 than that deadline.
 """
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from itertools import chain
 from typing import NamedTuple, TypeVar
 
 from hdfs_fuse import errors
-from hdfs_fuse.backend.base import Backend, FileKind, FileReader, FileStatus, SpaceUsage
+from hdfs_fuse.backend.base import Backend, FileKind, FileReader, FileStatus, FileWriter, SpaceUsage
 from hdfs_fuse.backend.retry import Retries
 
 R = TypeVar("R")
@@ -114,7 +115,7 @@ class ResilientBackend:
 
     def status(self, path: str) -> FileStatus:
         """See base.Backend."""
-        return self._read_only("status", path, lambda client: client.status(path))
+        return self._repeatable("status", path, lambda client: client.status(path))
 
     def list(self, path: str) -> Iterator[FileStatus]:
         """See base.Backend. A listing that breaks goes on behind the last name where names come in HDFS's order."""
@@ -162,8 +163,11 @@ class ResilientBackend:
             expected = self.status(path)
         if expected.kind is FileKind.DIRECTORY:
             raise errors.IsDirectoryError(f"{path}: is a directory")
-        version = Version(expected.mtime_ms, expected.length_bytes)
-        raw = self._read_only("open", path, lambda client: client.open(path))
+        return self.open_version(path, Version(expected.mtime_ms, expected.length_bytes))
+
+    def open_version(self, path: str, version: Version) -> "ResilientReader":
+        """Open a file that is to be `version`; see `open`."""
+        raw = self._repeatable("open", path, lambda client: client.open(path))
         if raw.length_bytes != version.length_bytes or version.length_bytes > self._verify_above_bytes:
             # After the open: had the file been replaced before it, this would show.
             try:
@@ -207,6 +211,15 @@ class ResilientBackend:
 
         self._change("make directory", path, lambda: self.client().make_directory(path, mode), again)
 
+    def create_directory(self, path: str, mode: int) -> None:
+        """See base.Backend. An attempt whose answer was lost may be what is there already: that is success."""
+
+        def again() -> None:
+            with contextlib.suppress(errors.AlreadyExistsError):
+                self.client().create_directory(path, mode)
+
+        self._change("create directory", path, lambda: self.client().create_directory(path, mode), again)
+
     def set_owner(self, path: str, owner: str | None, group: str | None) -> None:
         """See base.Backend."""
 
@@ -224,6 +237,45 @@ class ResilientBackend:
             self.client().write_file(path, data)
 
         self._change("write", path, write, write)
+
+    def create(self, path: str, *, mode: int, overwrite: bool) -> FileWriter:
+        """See base.Backend. Repeated only where it overwrites: else the first attempt may be what is there."""
+
+        def create() -> FileWriter:
+            return self.client().create(path, mode=mode, overwrite=overwrite)
+
+        return self._change("create", path, create, create) if overwrite else create()
+
+    def put(self, path: str, chunks: Iterator[bytes], length_bytes: int, mode: int) -> None:
+        """See base.Backend. Not repeated: `chunks` can be had once."""
+        self.client().put(path, chunks, length_bytes, mode)
+
+    def append(self, path: str) -> FileWriter:
+        """See base.Backend. Not repeated: an attempt whose answer was lost holds the lease."""
+        return self.client().append(path)
+
+    def recover_lease(self, path: str) -> bool:
+        """See base.Backend."""
+        return self._repeatable("recover lease", path, lambda client: client.recover_lease(path))
+
+    def rename(self, source: str, target: str, *, overwrite: bool) -> None:
+        """See base.Backend; also done when an answer was lost, the source is gone and the target there."""
+
+        def again() -> None:
+            try:
+                self.client().rename(source, target, overwrite=overwrite)
+            except errors.NotFoundError:
+                self.client().status(target)
+
+        self._change("rename", source, lambda: self.client().rename(source, target, overwrite=overwrite), again)
+
+    def set_mode(self, path: str, mode: int) -> None:
+        """See base.Backend."""
+        self._repeatable("set mode", path, lambda client: client.set_mode(path, mode))
+
+    def set_times(self, path: str, *, mtime_ms: int | None, atime_ms: int | None) -> None:
+        """See base.Backend."""
+        self._repeatable("set times", path, lambda client: client.set_times(path, mtime_ms=mtime_ms, atime_ms=atime_ms))
 
     def delete(self, path: str, *, recursive: bool) -> bool:
         """See base.Backend; True also when an answer was lost and the path is gone."""
@@ -244,8 +296,8 @@ class ResilientBackend:
         if client is not None:
             client.close()
 
-    def _read_only(self, operation: str, path: str, call: Callable[[Backend], R]) -> R:
-        """What changes nothing is simply repeated."""
+    def _repeatable(self, operation: str, path: str, call: Callable[[Backend], R]) -> R:
+        """What changes nothing, or has the same effect twice, is simply repeated."""
         return self._change(operation, path, lambda: call(self.client()), lambda: call(self.client()))
 
     def _change(self, operation: str, path: str, first: Callable[[], R], again: Callable[[], R]) -> R:

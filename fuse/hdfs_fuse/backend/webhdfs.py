@@ -1,14 +1,15 @@
-"""What the clients lack and WebHDFS has: space (quota and capacity), and for Arrow what its interface can't say.
+"""What the clients lack and WebHDFS has: space, files written by DataNodes, and for Arrow what its interface can't say.
 
 Over http.client, not httpx: importing httpx adds 20 MiB to an idle daemon, http.client 9. Nothing here reads proxy
 settings of the environment, and every request has a timeout.
 """
 
+import contextlib
 import http.client
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -25,6 +26,13 @@ T = TypeVar("T")
 
 # A NameNode answers these in milliseconds; statfs must not wait long for one that does not.
 _TIMEOUT_S = 5.0
+# A DataNode that writes waits for others, which may be gone, as long as its client does (dfs.client.socket-timeout).
+_TRANSFER_TIMEOUT_S = 60.0
+# DataNodes report every 3 s (dfs.heartbeat.interval): one that was silent for longer than this, in seconds, may be
+# hung, and the NameNode goes on naming it for ten minutes.
+_SILENT_S = 7
+# DataNodes that are tried before a file is given up.
+_PLACES = 10
 
 # GETQUOTAUSAGE of a directory without a quota falls back to a content summary, which walks the whole subtree on the
 # NameNode (FSDirStatAndListingOp.getQuotaUsage). A tree that took this long is not asked about again ...
@@ -64,6 +72,24 @@ class _NameSystem(msgspec.Struct, rename="pascal"):
 
 class _Jmx(msgspec.Struct):
     beans: list[_NameSystem]
+
+
+class _Location(msgspec.Struct, rename="pascal"):
+    location: str
+
+
+class _LiveNode(_Wire):
+    info_addr: str = ""
+    xferaddr: str = ""
+    last_contact: int = 0
+
+
+class _NameNodeInfo(msgspec.Struct, rename="pascal"):
+    live_nodes: str  # JSON in a string: name -> _LiveNode
+
+
+class _NameNodeInfoJmx(msgspec.Struct):
+    beans: list[_NameNodeInfo]
 
 
 class _Boolean(msgspec.Struct):
@@ -132,6 +158,42 @@ class WebHdfs:
         parameters = {"op": "SETOWNER", "owner": owner or "", "group": group or ""}
         self._call("PUT", path, {name: value for name, value in parameters.items() if value})
 
+    def put(self, path: str, chunks: Iterator[bytes], length_bytes: int, mode: int) -> None:
+        """Write a file with the Java client of a DataNode, which recovers from DataNodes that fail; see base.Backend.
+
+        Not a DataNode that the NameNode has not heard of for a while, nor one that refuses the connection.
+        """
+        live = self._live_nodes()
+        excluded = {node.xferaddr for node in live.values() if node.last_contact > _SILENT_S}
+        parameters = {"op": "CREATE", "overwrite": "true", "noredirect": "true", "permission": f"{mode:o}"}
+        failure = errors.UnavailableError(f"{path}: no DataNode takes it over WebHDFS")
+        for _ in range(_PLACES):
+            if excluded:
+                parameters["excludedatanodes"] = ",".join(sorted(excluded))
+            target = urlsplit(_decode(self._call("PUT", path, parameters), _Location).location)
+            connection = _connection(target.scheme, target.netloc, _TRANSFER_TIMEOUT_S)
+            with contextlib.closing(connection):
+                try:
+                    connection.connect()
+                except OSError as e:
+                    failure = errors.UnavailableError(f"WebHDFS of DataNode {target.netloc}: {e}")
+                    node = live.get(f"{connection.host}:{connection.port}")
+                    excluded.add(node.xferaddr if node is not None else connection.host)
+                    continue
+                _send(connection, f"{target.path}?{target.query}", chunks, length_bytes)
+                return
+        raise failure
+
+    def _live_nodes(self) -> dict[str, _LiveNode]:
+        """DataNodes by the address of their web server (NameNodeMXBean); none where that is not to be had."""
+        try:
+            reply = self._request("GET", "/jmx?qry=Hadoop:service=NameNode,name=NameNodeInfo")
+            nodes = msgspec.json.decode(_decode(reply, _NameNodeInfoJmx).beans[0].live_nodes, type=dict[str, _LiveNode])
+        except (errors.HdfsFuseError, msgspec.MsgspecError, IndexError) as e:
+            logger.info("DataNodes are not known: %s", e)
+            return {}
+        return {node.info_addr: node for node in nodes.values()}
+
     def delete(self, path: str, *, recursive: bool) -> bool:
         """See base.Backend."""
         parameters = {"op": "DELETE", "recursive": "true" if recursive else "false"}
@@ -192,21 +254,40 @@ class WebHdfs:
         raise failure
 
 
+def _connection(scheme: str, netloc: str, timeout_s: float) -> http.client.HTTPConnection:
+    parts = urlsplit(f"//{netloc}")
+    kind = http.client.HTTPSConnection if scheme == "https" else http.client.HTTPConnection
+    return kind(parts.hostname or "", parts.port, timeout=timeout_s)
+
+
 def _ask(address: str, method: str, target: str) -> bytes:
     parts = urlsplit(address)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname or "", parts.port, timeout=_TIMEOUT_S)
+    connection = _connection(parts.scheme, parts.netloc, _TIMEOUT_S)
     try:
         connection.request(method, target, headers={"Accept": "application/json"})
-        response = connection.getresponse()
-        status, body = response.status, response.read()
+        return _answer(connection, address)
     except (OSError, http.client.HTTPException) as e:
         raise errors.UnavailableError(
             f"WebHDFS at {address}: {e or type(e).__name__}; the address comes from dfs.namenode.http-address"
         ) from e
     finally:
         connection.close()
-    if status == http.HTTPStatus.OK:
+
+
+def _send(connection: http.client.HTTPConnection, target: str, chunks: Iterator[bytes], length_bytes: int) -> None:
+    address = f"{connection.host}:{connection.port}"
+    headers = {"Content-Type": "application/octet-stream", "Content-Length": str(length_bytes)}
+    try:
+        connection.request("PUT", target, body=chunks, headers=headers)
+        _answer(connection, address)
+    except (OSError, http.client.HTTPException) as e:
+        raise errors.UnavailableError(f"WebHDFS of DataNode {address}: {e or type(e).__name__}") from e
+
+
+def _answer(connection: http.client.HTTPConnection, address: str) -> bytes:
+    response = connection.getresponse()
+    status, body = response.status, response.read()
+    if status in (http.HTTPStatus.OK, http.HTTPStatus.CREATED):
         return body
     try:
         remote = msgspec.json.decode(body, type=_RemoteExceptionReply).remote_exception

@@ -1,0 +1,281 @@
+"""Changes of names and attributes: mkdir, unlink, rename, chmod and the like. Contents are changed in drafts.py.
+
+A file that is removed, or replaced by a rename, while it is open gets a hidden name until it is closed: HDFS would
+delete its blocks, and who has it open may go on reading, as on a local disk.
+"""
+
+import grp
+import logging
+import pwd
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+import trio
+
+from hdfs_fuse.backend.base import FileKind, FileStatus
+from hdfs_fuse.backend.resilient import ResilientBackend
+from hdfs_fuse.calls import Calls
+from hdfs_fuse.drafts import Drafts
+from hdfs_fuse.errors import (
+    AlreadyExistsError,
+    DirectoryNotEmptyError,
+    HdfsFuseError,
+    InvalidArgumentError,
+    NameTooLongError,
+    NotFoundError,
+    NotPermittedError,
+)
+from hdfs_fuse.handles import FileHandle
+from hdfs_fuse.hidden import is_hidden, name_once_removed
+from hdfs_fuse.inodes import Inode, InodeTable
+from hdfs_fuse.listings import Listings
+
+logger = logging.getLogger(__name__)
+
+NAME_MAX_BYTES = 255  # dfs.namenode.fs-limits.max-component-length
+# Of a hidden name that a crash has left: nobody has the file open any more.
+_ABANDONED_MS = 24 * 3600 * 1000
+
+
+class Changes:
+    """What applications change in the tree. Belongs to the event loop; raises only HdfsFuseError."""
+
+    def __init__(
+        self,
+        backend: ResilientBackend,
+        calls: Calls,
+        inodes: InodeTable,
+        listings: Listings,
+        drafts: Drafts,
+        open_files: Callable[[], Iterable[FileHandle]],
+        forbidden: str,
+    ) -> None:
+        """Change what `backend` has.
+
+        Args:
+            backend: the filesystem.
+            calls: to ask it.
+            inodes: what the kernel knows.
+            listings: what is believed of names.
+            drafts: files that are being changed.
+            open_files: all open handles.
+            forbidden: characters that no name may have.
+        """
+        self._backend = backend
+        self._calls = calls
+        self._inodes = inodes
+        self._listings = listings
+        self._drafts = drafts
+        self._open_files = open_files
+        self._forbidden = forbidden
+
+    # --- names ---
+
+    def path_for(self, parent: Inode, name: str) -> str:
+        """Path of a name that is to be made in a directory.
+
+        Raises:
+            NameTooLongError, InvalidArgumentError: HDFS has no such names.
+        """
+        try:
+            encoded = name.encode()
+        except UnicodeEncodeError:
+            raise InvalidArgumentError(f"{name!r}: names in HDFS are UTF-8") from None
+        if len(encoded) > NAME_MAX_BYTES:
+            raise NameTooLongError(f"a name of {len(encoded)} bytes: HDFS takes {NAME_MAX_BYTES}")
+        if not set(self._forbidden).isdisjoint(name):
+            raise InvalidArgumentError(f"{name}: names in HDFS have none of {self._forbidden!r}")
+        if is_hidden(name):
+            raise InvalidArgumentError(f"{name}: such names are kept for files that are being written")
+        return self._path(parent, name)
+
+    def _path(self, parent: Inode, name: str) -> str:
+        return f"{self._inodes.path_of(parent).rstrip('/')}/{name}"
+
+    def changed(self, parent: Inode, name: str) -> None:
+        """What is believed of a name, and of the directory's times, is over."""
+        self._listings.disbelieve(parent.number, name)
+        parent.expires_s = float("-inf")
+
+    async def make_directory(self, parent: Inode, name: str, mode: int) -> FileStatus:
+        """Make a directory, and give its attributes.
+
+        Raises:
+            AlreadyExistsError: the name is taken.
+        """
+        path = self.path_for(parent, name)
+        known = self._inodes.find(parent, name)
+        if known is not None and self._drafts.of(known) is not None:
+            raise AlreadyExistsError(f"{name}: is being written")
+        await self._calls.run(self._backend.create_directory, path, mode)
+        self.changed(parent, name)
+        return await self._calls.run(self._backend.status, path)
+
+    async def remove_directory(self, parent: Inode, name: str) -> None:
+        """Remove an empty directory.
+
+        Raises:
+            DirectoryNotEmptyError: it has entries.
+        """
+        path = self._path(parent, name)
+        try:
+            await self._delete(path)
+        except DirectoryNotEmptyError:
+            await self._calls.run(self._remove_leftovers, path)
+            await self._delete(path)
+        self._gone(parent, name)
+
+    async def _delete(self, path: str) -> None:
+        if not await self._calls.run(lambda: self._backend.delete(path, recursive=False)):
+            raise NotFoundError(f"{path}: not found")
+
+    def _remove_leftovers(self, directory: str) -> None:
+        """Where only hidden names are left, remove those that nobody uses any longer; blocks."""
+        entries = list(self._backend.list(directory)) if self._has_only_hidden(directory) else []
+        now_ms = self._backend.status(directory).mtime_ms
+        for entry in entries:
+            path = f"{directory}/{entry.name}"
+            if entry.name.endswith(".writing"):
+                try:
+                    self._backend.create(path, mode=0o600, overwrite=False)
+                except AlreadyExistsError:
+                    self._backend.delete(path, recursive=False)  # complete: its writer is gone
+                except HdfsFuseError as e:
+                    logger.info("%s: is in use: %s", path, e)
+            elif now_ms - entry.mtime_ms > _ABANDONED_MS:
+                self._backend.delete(path, recursive=False)
+
+    def _has_only_hidden(self, directory: str) -> bool:
+        return all(is_hidden(entry.name) for entry in self._backend.list(directory))
+
+    async def unlink(self, parent: Inode, name: str) -> None:
+        """Remove a file; who has it open goes on."""
+        inode = self._inodes.find(parent, name)
+        draft = None if inode is None else self._drafts.of(inode)
+        in_hdfs = draft is None or not draft.is_new
+        if draft is not None:
+            await self._drafts.remove(draft)
+        if in_hdfs:
+            if inode is not None and inode.opens:
+                await self._hide(inode, parent)
+            else:
+                await self._delete(self._path(parent, name))
+        self._gone(parent, name)
+
+    def _gone(self, parent: Inode, name: str) -> None:
+        self.changed(parent, name)
+        inode = self._inodes.find(parent, name)
+        if inode is not None:
+            self._inodes.detach(inode)
+
+    async def _hide(self, inode: Inode, parent: Inode) -> None:
+        hidden = name_once_removed()
+        path = self._inodes.path_of(inode)
+        target = self._path(parent, hidden)
+        await self._calls.run(lambda: self._backend.rename(path, target, overwrite=False))
+        self._inodes.move(inode, parent, hidden)
+        self._inodes.detach(inode)
+        self._follow()
+
+    def forget_hidden(self, inode: Inode) -> None:
+        """The last one has closed a file that was removed while it was open."""
+        if is_hidden(inode.name):
+            path = self._inodes.path_of(inode)
+            self._calls.start(lambda: self._backend.delete(path, recursive=False), lambda _: None)
+
+    async def rename(self, parent: Inode, name: str, new_parent: Inode, new_name: str, *, overwrite: bool) -> None:
+        """Give a file or directory another path; `overwrite` is False for RENAME_NOREPLACE.
+
+        Raises:
+            AlreadyExistsError, DirectoryNotEmptyError, IsDirectoryError, NotDirectoryError: of the target.
+        """
+        target_path = self.path_for(new_parent, new_name)
+        source_path = self._path(parent, name)
+        inode = self._inodes.find(parent, name)
+        if inode is not None and (draft := self._drafts.of(inode)) is not None:
+            await self._drafts.publish(draft)  # what others then find under the new name is all there
+        target = self._inodes.find(new_parent, new_name)
+        if target is inode:
+            target = None
+        if target is not None and target.status.kind is FileKind.FILE:
+            await self._make_way(target, new_parent, new_name, overwrite=overwrite)
+        await self._calls.run(lambda: self._backend.rename(source_path, target_path, overwrite=overwrite))
+        self.changed(parent, name)
+        self.changed(new_parent, new_name)
+        if inode is not None:
+            self._inodes.move(inode, new_parent, new_name)
+            self._follow()
+        elif target is not None:
+            self._inodes.detach(target)
+
+    async def _make_way(self, target: Inode, parent: Inode, name: str, *, overwrite: bool) -> None:
+        """Let those who have the target of a rename open go on."""
+        if not overwrite:
+            raise AlreadyExistsError(f"{name}: is there")
+        draft = self._drafts.of(target)
+        in_hdfs = draft is None or not draft.is_new
+        if draft is not None:
+            await self._drafts.remove(draft)
+        if in_hdfs and target.opens:
+            await self._hide(target, parent)
+
+    def _follow(self) -> None:
+        """Open files are where their inodes are now."""
+        for file in self._open_files():
+            if file.reader is not None:
+                file.reader.file.path = self._inodes.path_of(file.inode)
+        self._drafts.follow()
+
+    # --- attributes ---
+
+    async def set_mode(self, inode: Inode, mode: int) -> None:
+        """Change the permission bits."""
+        draft = self._drafts.of(inode)
+        if draft is not None:
+            draft.mode = mode
+        if draft is None or not draft.is_new:
+            path = self._inodes.path_of(inode)
+            await self._calls.run(self._backend.set_mode, path, mode)
+        inode.status = replace(inode.status, mode=mode)
+
+    async def set_owner(self, inode: Inode, uid: int | None, gid: int | None) -> None:
+        """Change owner and group. HDFS knows names, so the ids must have some here.
+
+        Raises:
+            InvalidArgumentError: nobody has that id here. PermissionDeniedError: only HDFS's superuser may.
+        """
+        try:
+            owner = None if uid is None else pwd.getpwuid(uid).pw_name
+            group = None if gid is None else grp.getgrgid(gid).gr_name
+        except KeyError as e:
+            raise InvalidArgumentError(f"{inode.name}: {e.args[0]}, and HDFS knows names only") from None
+        if (draft := self._drafts.of(inode)) is not None:
+            await self._drafts.publish(draft)
+        path = self._inodes.path_of(inode)
+        await self._calls.run(self._backend.set_owner, path, owner, group)
+        inode.status = replace(inode.status, owner=owner or inode.status.owner, group=group or inode.status.group)
+
+    async def set_times(self, inode: Inode, mtime_ms: int | None, atime_ms: int | None) -> None:
+        """Change times, to the millisecond."""
+        draft = self._drafts.of(inode)
+        if draft is not None and draft.is_dirty:
+            draft.mtime_ms = draft.mtime_ms if mtime_ms is None else mtime_ms
+            draft.atime_ms = draft.atime_ms if atime_ms is None else atime_ms
+        else:
+            path = self._inodes.path_of(inode)
+            await self._calls.run(lambda: self._backend.set_times(path, mtime_ms=mtime_ms, atime_ms=atime_ms))
+        status = inode.status
+        is_current = inode.page_cache_version == inode.version
+        inode.status = replace(
+            status,
+            mtime_ms=status.mtime_ms if mtime_ms is None else mtime_ms,
+            atime_ms=status.atime_ms if atime_ms is None else atime_ms,
+        )
+        if is_current:  # the bytes are the same
+            inode.page_cache_version = inode.readable_version = inode.version
+        inode.expires_s = max(inode.expires_s, trio.current_time())
+
+    @staticmethod
+    def refuse(what: str) -> NotPermittedError:
+        """What HDFS has no way to do."""
+        return NotPermittedError(f"{what}: HDFS has none")

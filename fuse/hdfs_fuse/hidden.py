@@ -1,0 +1,31 @@
+"""Names of files that are there only while something is under way. Mounts do not show them, nor make any for users.
+
+They begin with a dot, so that Hive, Spark and MapReduce pass them by.
+"""
+
+import hashlib
+import os
+import re
+import secrets
+
+_HIDDEN = re.compile(r"\.hdfs-csi-[0-9a-f]{32}\.(writing|removed|made)")
+
+
+def is_hidden(name: str) -> bool:
+    """Whether the last component of a path is such a name."""
+    return name.startswith(".hdfs-csi-") and _HIDDEN.fullmatch(name) is not None
+
+
+def name_while_writing(name: str) -> str:
+    """For the one who writes the file `name`, in the same directory: the same on all nodes, so it keeps others out."""
+    return f".hdfs-csi-{hashlib.blake2b(os.fsencode(name), digest_size=16).hexdigest()}.writing"
+
+
+def name_once_removed() -> str:
+    """For a file that is removed and still open."""
+    return f".hdfs-csi-{secrets.token_hex(16)}.removed"
+
+
+def name_while_made() -> str:
+    """For a directory that gets its own name at once, or never."""
+    return f".hdfs-csi-{secrets.token_hex(16)}.made"

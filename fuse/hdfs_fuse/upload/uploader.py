@@ -1,0 +1,209 @@
+"""A process that writes files for a daemon: see uploads.py, which starts it and says why.
+
+Run as `python -m hdfs_fuse.upload.uploader SOCKET`, an inherited stream. Ends when the daemon closes that, after it has
+done what it was asked for.
+"""
+
+import contextlib
+import gc
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import msgspec
+
+from hdfs_fuse.backend.base import FileReader, FileStatus, FileWriter
+from hdfs_fuse.backend.connect import connect
+from hdfs_fuse.backend.resilient import ResilientBackend, Version
+from hdfs_fuse.config import MountConfig
+from hdfs_fuse.errors import BackendError, BusyError, HdfsFuseError, NotFoundError, UnsupportedError
+from hdfs_fuse.logs import log_to_stderr
+from hdfs_fuse.upload.content import read_content
+from hdfs_fuse.upload.messages import (
+    Abandon,
+    Answer,
+    Completed,
+    Progress,
+    Publish,
+    Reply,
+    Request,
+    Reserve,
+    Source,
+    frame,
+    take_frames,
+)
+
+logger = logging.getLogger(__name__)
+
+# Requests at once; each is mostly a wait for the network.
+_THREADS = 64
+# Files that are published and not yet complete. The client waits 0.4 to 0.5 s for that, in a thread each: so this many
+# give about twice as many small files a second. Beyond it, publishing waits.
+_MAX_CLOSING = 400
+_PROGRESS_INTERVAL_S = 1.0
+_RECEIVE_BYTES = 1 << 20
+
+
+class Uploader:
+    """Does what requests ask for, several at once."""
+
+    def __init__(self, config: MountConfig, channel: socket.socket) -> None:
+        """Write to what `config` mounts, and answer on `channel`."""
+        self._backend: ResilientBackend = connect(config)
+        self._channel = channel
+        self._answering = threading.Lock()
+        self._sessions: dict[int, tuple[str, FileWriter]] = {}  # a sibling that is being written
+        self._requests = ThreadPoolExecutor(_THREADS, "request")
+        self._closers = ThreadPoolExecutor(_MAX_CLOSING, "close")
+        self._may_close = threading.Semaphore(_MAX_CLOSING)
+
+    def run(self) -> None:
+        """Take requests until the daemon closes the stream; then finish."""
+        self._send(Answer(0))
+        received = bytearray()
+        with contextlib.suppress(ConnectionResetError):
+            while data := self._channel.recv(_RECEIVE_BYTES):
+                received += data
+                for message in take_frames(received):
+                    self._requests.submit(self._serve, msgspec.msgpack.decode(message, type=Request))
+        self._requests.shutdown()
+        for sibling, _ in self._sessions.values():
+            self._remove(sibling)
+        self._closers.shutdown()
+
+    def _serve(self, request: Request) -> None:
+        answer: Answer | None
+        try:
+            match request:
+                case Reserve():
+                    answer = self._reserve(request)
+                case Publish():
+                    answer = self._publish(request)
+                case Abandon():
+                    answer = self._abandon(request)
+        except HdfsFuseError as e:
+            answer = Answer.of(request.number, e)
+        except Exception as e:
+            logger.exception("unexpected error in %s", type(request).__name__)
+            answer = Answer.of(request.number, BackendError(f"{type(e).__name__}: {e}"))
+        if answer is not None:
+            self._send(answer)
+
+    def _send(self, reply: Reply) -> None:
+        with self._answering, contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self._channel.sendall(frame(reply))
+
+    # --- sessions ---
+
+    def _reserve(self, request: Reserve) -> Answer:
+        writer = self._backend.create(request.sibling, mode=request.mode, overwrite=request.take_over)
+        self._sessions[request.number] = request.sibling, writer
+        return Answer(request.number)
+
+    def _abandon(self, request: Abandon) -> Answer:
+        self._sessions.pop(request.session)
+        self._remove(request.sibling)
+        return Answer(request.number)
+
+    def _remove(self, sibling: str) -> None:
+        with contextlib.suppress(HdfsFuseError):
+            self._backend.delete(sibling, recursive=False)
+
+    # --- publishing ---
+
+    def _publish(self, request: Publish) -> Answer | None:
+        _, writer = self._sessions.pop(request.session)
+        is_open = self._write(request, writer)
+        written = self._backend.status(request.sibling)
+        if written.length_bytes != request.content.length_bytes:
+            raise BackendError(
+                f"{request.target}: {written.length_bytes} of {request.content.length_bytes} bytes were written"
+            )
+        self._set_attributes(written, request)
+        self._backend.rename(request.sibling, request.target, overwrite=request.overwrite)
+        mtime_ms = written.mtime_ms if request.mtime_ms is None else request.mtime_ms
+        self._send(Answer(request.number, mtime_ms=mtime_ms, length_bytes=written.length_bytes, is_open=is_open))
+        if is_open:
+            self._closers.submit(self._complete, writer, request)
+        return None
+
+    def _write(self, request: Publish, writer: FileWriter) -> bool:
+        """Put the content into the sibling; whether it is still to be completed."""
+        content = request.content
+        if request.over_http:
+            self._backend.put(request.sibling, self._reporting(request), content.length_bytes, request.mode)
+            return False
+        for chunk in self._reporting(request):
+            writer.write(chunk)
+        if not (request.keep_open and content.length_bytes):
+            writer.close()
+            return False
+        self._may_close.acquire()
+        try:
+            writer.sync()
+        except BaseException as e:
+            self._may_close.release()
+            if not isinstance(e, UnsupportedError):  # erasure-coded
+                raise
+            writer.close()
+            return False
+        return True
+
+    def _reporting(self, request: Publish) -> Iterator[bytes]:
+        """The content, telling the daemon from time to time how much has gone out."""
+        sent, told_s = 0, time.monotonic()
+        for chunk in read_content(request.content, self._open_base):
+            yield chunk
+            sent += len(chunk)
+            if time.monotonic() - told_s > _PROGRESS_INTERVAL_S:
+                told_s = time.monotonic()
+                self._send(Progress(request.number, sent))
+
+    def _open_base(self, base: Source) -> FileReader:
+        return self._backend.open_version(base.path, Version(base.mtime_ms, base.length_bytes))
+
+    def _set_attributes(self, written: FileStatus, request: Publish) -> None:
+        path = request.sibling
+        if written.mode != request.mode:
+            self._backend.set_mode(path, request.mode)
+        if request.owner is not None or request.group is not None:
+            self._backend.set_owner(path, request.owner, request.group)
+        if request.mtime_ms is not None or request.atime_ms is not None:
+            self._backend.set_times(path, mtime_ms=request.mtime_ms, atime_ms=request.atime_ms)
+
+    def _complete(self, writer: FileWriter, request: Publish) -> None:
+        """Close a file that has its name already; its bytes are on the DataNodes' disks whatever happens here."""
+        is_there = False
+        try:
+            writer.close()
+            is_there = True
+        except (NotFoundError, BusyError):
+            pass  # it has been removed or replaced since
+        except HdfsFuseError as e:
+            logger.info("%s: not closed, its lease is recovered: %s", request.target, e)
+            with contextlib.suppress(HdfsFuseError):
+                self._backend.recover_lease(request.target)
+        finally:
+            self._may_close.release()
+            self._send(Completed(request.number, is_there))
+
+
+def main() -> None:
+    """Write what is asked for on descriptor argv[1]."""
+    gc.freeze()
+    channel = socket.socket(fileno=int(sys.argv[1]))
+    header = channel.recv(4, socket.MSG_WAITALL)
+    config = MountConfig.from_json(channel.recv(int.from_bytes(header, "little"), socket.MSG_WAITALL))
+    log_to_stderr(config.volume_id)
+    Uploader(config, channel).run()
+
+
+if __name__ == "__main__":
+    main()
+    logging.shutdown()
+    os._exit(0)

@@ -1,0 +1,333 @@
+"""Uploader processes, seen from the daemon.
+
+A write to a DataNode that hangs can't be taken back from its thread, and neither can a client that holds leases. So
+files are written by a process of its own (uploader.py), which can be killed: by then another one does its work, and
+what it had begun under hidden names is written again from the start. What it has published stays.
+"""
+
+import contextlib
+import itertools
+import logging
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+import trio
+
+from hdfs_fuse.errors import (
+    BackendError,
+    DeadlineError,
+    HdfsFuseError,
+    NoSpaceError,
+    ReadOnlyError,
+    UnavailableError,
+    UnsupportedError,
+)
+from hdfs_fuse.upload.messages import (
+    Abandon,
+    Answer,
+    Completed,
+    Content,
+    Progress,
+    Publish,
+    Reply,
+    Request,
+    Reserve,
+    frame,
+    take_frames,
+)
+
+logger = logging.getLogger(__name__)
+
+_RECEIVE_BYTES = 1 << 20
+# The share of the deadline that an attempt may pass without any progress: so three hang within it.
+_STALL_SHARE = 0.33
+_MIN_ATTEMPTS = 3
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.05, 2.0
+# How long writing by a DataNode's own client comes first, after it was what worked.
+_OVER_HTTP_S = 60.0
+# How long a process may take to complete what it has published, at the end.
+_DRAIN_S = 30.0
+# What another attempt may mend. ReadOnlyError: safe mode, since the sibling could be made. NoSpaceError: the client
+# asks for a place again and again at DataNodes that are dead, and says that there is none.
+_TRANSIENT = (UnavailableError, DeadlineError, ReadOnlyError, NoSpaceError)
+
+
+@dataclass(slots=True)
+class Publication:
+    """What is to be published, and how; see messages.Publish.
+
+    Attributes:
+        sibling: the path of the hidden file now.
+        completed: called when a file that was published while it was open has been completed.
+    """
+
+    sibling: str
+    target: str
+    overwrite: bool
+    content: Content
+    mode: int
+    mtime_ms: int | None = None
+    atime_ms: int | None = None
+    owner: str | None = None
+    group: str | None = None
+    keep_open: bool = False
+    completed: Callable[[bool], object] | None = None
+
+
+class _Waiting:
+    """A request that is under way."""
+
+    __slots__ = ("answer", "answered", "completed", "scope")
+
+    def __init__(self, completed: Callable[[bool], object] | None) -> None:
+        self.answered = trio.Event()
+        self.answer: Answer | None = None
+        self.completed = completed
+        self.scope: trio.CancelScope | None = None
+
+
+class _Process:
+    """One uploader process, from its start to its end. Belongs to the event loop."""
+
+    def __init__(self, config_json: bytes, stall_s: float) -> None:
+        self._config_json = config_json
+        self._stall_s = stall_s
+        ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        ours.setblocking(False)
+        self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+        self._sending = trio.Lock()
+        self._numbers = itertools.count(1)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pending: dict[int, _Waiting] = {}
+        self._completing: dict[int, Callable[[bool], object]] = {}
+        self.is_usable = True
+        self._ready = trio.Event()  # it has started, or never will
+        self.ended = trio.Event()
+
+    async def run(self) -> None:
+        """Start the process and take its replies until it ends."""
+        try:
+            self._process = await trio.to_thread.run_sync(self._start)
+            await self._send(len(self._config_json).to_bytes(4, "little") + self._config_json)
+            received = bytearray()
+            while data := await self._stream.receive_some(_RECEIVE_BYTES):
+                received += data
+                for message in take_frames(received):
+                    self._take(msgspec.msgpack.decode(message, type=Reply))
+        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as e:
+            logger.warning("an uploader process failed: %s", e)
+        finally:
+            self._end()
+            with trio.CancelScope(shield=True):
+                if self._process is not None:
+                    await trio.to_thread.run_sync(self._process.wait)
+            self.ended.set()
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        with self._theirs:
+            fd = self._theirs.fileno()
+            command = [sys.executable, "-m", "hdfs_fuse.upload.uploader", str(fd)]
+            return subprocess.Popen(command, pass_fds=[fd], stdin=subprocess.DEVNULL)
+
+    def _end(self) -> None:
+        self.is_usable = False
+        self._ready.set()
+        self.kill()
+        self._theirs.close()
+        for waiting in list(self._pending.values()):
+            waiting.answered.set()
+        completing, self._completing = self._completing, {}
+        for completed in completing.values():
+            completed(False)
+
+    def _take(self, reply: Reply) -> None:
+        match reply:
+            case Completed():
+                if (completed := self._completing.pop(reply.number, None)) is not None:
+                    completed(reply.is_there)
+            case Progress():
+                waiting = self._pending.get(reply.number)
+                if waiting is not None and waiting.scope is not None:
+                    waiting.scope.deadline = trio.current_time() + self._stall_s
+            case Answer(number=0):
+                self._ready.set()
+            case Answer():
+                if (waiting := self._pending.get(reply.number)) is not None:
+                    if reply.is_open and waiting.completed is not None:
+                        self._completing[reply.number] = waiting.completed
+                    waiting.answer = reply
+                    waiting.answered.set()
+
+    async def request(
+        self, make: Callable[[int], Request], completed: Callable[[bool], object] | None = None
+    ) -> Answer:
+        """Ask, and wait for the answer.
+
+        Raises:
+            DeadlineError: nothing was heard of the request for too long. UnavailableError: the process has ended.
+            HdfsFuseError: as the process answers.
+        """
+        number = next(self._numbers)
+        waiting = self._pending[number] = _Waiting(completed)
+        try:
+            with trio.CancelScope(deadline=trio.current_time() + self._stall_s) as scope:
+                waiting.scope = scope
+                await self._ready.wait()
+                await self._send(frame(make(number)))
+                await waiting.answered.wait()
+            if scope.cancelled_caught:
+                self.condemn()
+                raise DeadlineError(f"no progress in {self._stall_s:g} s")
+        finally:
+            del self._pending[number]
+            if not self.is_usable and not self._pending:
+                self.kill()
+        if waiting.answer is None:
+            raise UnavailableError("the uploader process has ended")
+        return waiting.answer.check()
+
+    async def _send(self, data: bytes) -> None:
+        try:
+            async with self._sending:
+                # Half a message would be worse than one too many.
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + self._stall_s) as scope:
+                    await self._stream.send_all(data)
+                if scope.cancelled_caught:
+                    self.kill()
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as e:
+            raise UnavailableError("the uploader process has ended") from e
+
+    def condemn(self) -> None:
+        """Ask it for nothing more; it is killed when the others that wait for it have their answers."""
+        self.is_usable = False
+
+    def kill(self) -> None:
+        """End it at once, whatever it hangs in."""
+        if self._process is not None:
+            with contextlib.suppress(OSError):
+                self._process.kill()
+
+    async def drain(self, deadline_s: float) -> None:
+        """Let it complete what it has published, and end."""
+        self.is_usable = False
+        with contextlib.suppress(OSError, trio.ClosedResourceError):
+            self._stream.socket.shutdown(socket.SHUT_WR)
+        with trio.move_on_after(deadline_s):
+            await self.ended.wait()
+        self.kill()
+
+
+@dataclass(slots=True)
+class Session:
+    """A sibling whose lease an uploader process holds."""
+
+    process: _Process
+    number: int
+
+
+class Uploads:
+    """What a daemon's files are written by. No process before the first file. Belongs to the event loop."""
+
+    def __init__(self, config_json: bytes, nursery: trio.Nursery, deadline_s: float) -> None:
+        """Start processes in `nursery`.
+
+        Args:
+            config_json: the MountConfig, for them.
+            nursery: their replies are taken there.
+            deadline_s: how long to go on trying where nothing succeeds, in seconds.
+        """
+        self._config_json = config_json
+        self._nursery = nursery
+        self._deadline_s = deadline_s
+        self._processes: list[_Process] = []
+        self._over_http_until_s = float("-inf")
+        self._has_http = True
+
+    def _process(self) -> _Process:
+        for process in self._processes:
+            if process.is_usable:
+                return process
+        process = _Process(self._config_json, self._deadline_s * _STALL_SHARE)
+        self._processes.append(process)
+        self._nursery.start_soon(self._run, process)
+        return process
+
+    async def _run(self, process: _Process) -> None:
+        try:
+            await process.run()
+        finally:
+            self._processes.remove(process)
+
+    async def reserve(self, sibling: str, mode: int, *, take_over: bool = False) -> Session:
+        """Begin a sibling, which nobody else can then begin.
+
+        Raises:
+            BusyError: another client is writing the file. PermissionDeniedError, ReadOnlyError, QuotaExceededError,
+            NotFoundError: as the NameNode answers.
+        """
+        process = self._process()
+        answer = await process.request(lambda number: Reserve(number, sibling, mode, take_over))
+        return Session(process, answer.number)
+
+    async def abandon(self, session: Session, sibling: str) -> None:
+        """End a session and remove its sibling, now at that path; never raises: the next writer takes it over."""
+        with contextlib.suppress(HdfsFuseError):
+            await session.process.request(lambda number: Abandon(number, session.number, sibling))
+
+    async def publish(self, session: Session | None, publication: Publication) -> Answer:
+        """Write the content and give it its name; tries again as long as that may help.
+
+        The session ends, also where this fails: then its sibling may be there, to be taken over. None takes it over.
+
+        Raises:
+            HdfsFuseError: of the last attempt.
+        """
+        started_s, wait_s = trio.current_time(), _FIRST_WAIT_S
+        current = session
+        for attempt in itertools.count(1):
+            is_recent = trio.current_time() < self._over_http_until_s
+            over_http = self._has_http and (is_recent or attempt % 2 == 0)
+            try:
+                if current is None or not current.process.is_usable:
+                    current = await self.reserve(publication.sibling, publication.mode, take_over=True)
+                answer = await self._attempt(current, publication, over_http=over_http)
+            except UnsupportedError as e:
+                if not over_http:
+                    raise
+                logger.info("writing over WebHDFS: %s", e)
+                self._has_http = False
+            except (*_TRANSIENT, BackendError) as e:
+                late = trio.current_time() - started_s > self._deadline_s
+                if attempt >= _MIN_ATTEMPTS and (late or isinstance(e, NoSpaceError)):
+                    raise
+                logger.info("%s: attempt %d failed: %s: %s", publication.target, attempt, type(e).__name__, e)
+                # Its outcome may be unknown, so what is there may be ours.
+                publication.overwrite = True
+                await trio.sleep(wait_s)
+                wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+            else:
+                if over_http:
+                    self._over_http_until_s = trio.current_time() + _OVER_HTTP_S
+                return answer
+            current = None
+        raise AssertionError
+
+    @staticmethod
+    async def _attempt(session: Session, what: Publication, *, over_http: bool) -> Answer:
+        return await session.process.request(
+            lambda number: Publish(
+                number, session.number, what.sibling, what.target, what.overwrite, what.content, what.mode,
+                what.mtime_ms, what.atime_ms, what.owner, what.group, what.keep_open, over_http,
+            ),
+            what.completed,
+        )  # fmt: skip
+
+    async def drain(self) -> None:
+        """Complete what has been published, and end the processes."""
+        async with trio.open_nursery() as nursery:
+            for process in self._processes:
+                nursery.start_soon(process.drain, _DRAIN_S)

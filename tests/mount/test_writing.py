@@ -1,0 +1,444 @@
+"""Changes through a mount, on a real HDFS and on local files: what applications do, and what HDFS then has."""
+
+import contextlib
+import errno
+import mmap
+import os
+import random
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from hdfs_fuse.backend import ResilientBackend, connect, resolve
+from hdfs_fuse.config import MountConfig
+from hdfs_fuse.errors import FileChangedError, HdfsFuseError
+
+from tests.mount.local import KIB, MIB, Mounted, mounted_writable
+from tests.support.local_hdfs import LocalHdfs
+from tests.support.waiting import wait_until
+
+LARGE = random.Random(3).randbytes(3 * MIB + 17)
+
+
+class Behind:
+    """The filesystem behind a mount, seen by another client."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        config = MountConfig(uri=uri)
+        self._backend: ResilientBackend = connect(config)
+        self._root = resolve(config).path
+
+    def names(self, directory: str = "") -> list[str]:
+        """All names, hidden ones too."""
+        return sorted(entry.name for entry in self._backend.list(f"{self._root}/{directory}".rstrip("/")))
+
+    def content(self, name: str) -> bytes:
+        """Content of a file, as soon as HDFS shows all of it."""
+        while True:
+            status = self._backend.status(f"{self._root}/{name}")
+            # Completing a file changes its time for a moment.
+            with contextlib.suppress(FileChangedError):
+                return self._backend.open(f"{self._root}/{name}", status).read(0, status.length_bytes)
+
+    def mode(self, name: str) -> int:
+        return self._backend.status(f"{self._root}/{name}").mode
+
+    def mtime_ms(self, name: str) -> int:
+        return self._backend.status(f"{self._root}/{name}").mtime_ms
+
+    def put(self, name: str, data: bytes) -> None:
+        """Create or replace a file."""
+        writer = self._backend.create(f"{self._root}/{name}", mode=0o644, overwrite=True)
+        writer.write(data)
+        writer.close()
+
+    def has(self, name: str) -> bool:
+        try:
+            self._backend.status(f"{self._root}/{name}")
+        except HdfsFuseError:
+            return False
+        return True
+
+
+@pytest.fixture(params=["hdfs", "local"])
+def behind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Behind:
+    if request.param == "local":
+        tree: Path = request.getfixturevalue("tmp_path") / "tree"
+        tree.mkdir()
+        return Behind(f"file://{tree}")
+    hdfs = request.getfixturevalue("hdfs")
+    assert isinstance(hdfs, LocalHdfs)
+    for name, value in hdfs.environment.items():
+        monkeypatch.setenv(name, value)
+    return Behind(f"{hdfs.uri}{request.getfixturevalue('hdfs_dir')}")
+
+
+@pytest.fixture
+def mount(behind: Behind, tmp_path: Path) -> Iterator[Mounted]:
+    with mounted_writable(behind.uri, tmp_path) as made:
+        yield made
+        assert not [line for line in made.log.read_text().splitlines() if " ERROR " in line or "Traceback" in line]
+    assert [name for name in behind.names() if name.startswith(".hdfs-csi")] == []
+    assert os.listdir(tmp_path / "staging") == []
+
+
+def code(action: Callable[[], object]) -> int | None:
+    """The errno that `action` fails with; None for success."""
+    try:
+        action()
+    except OSError as e:
+        return e.errno
+    return None
+
+
+# ---- contents
+
+
+def test_what_close_has_acknowledged_is_stored(behind: Behind, mount: Mounted) -> None:
+    for name, content in (("empty", b""), ("small", b"small"), ("large", LARGE)):
+        with (mount.path / name).open("wb") as file:
+            file.write(content)
+        assert behind.content(name) == content
+        assert (mount.path / name).read_bytes() == content
+    assert behind.names() == ["empty", "large", "small"]
+
+
+def test_nobody_sees_a_part_of_a_file(behind: Behind, mount: Mounted) -> None:
+    behind.put("file", b"old")
+    with (mount.path / "file").open("wb") as file:
+        file.write(LARGE[:MIB])
+        file.flush()
+        assert behind.content("file") == b"old"
+        file.write(LARGE[MIB:])
+    assert behind.content("file") == LARGE
+
+
+def test_fsync_stores_and_the_file_goes_on(behind: Behind, mount: Mounted) -> None:
+    with (mount.path / "file").open("wb", buffering=0) as file:
+        file.write(b"one")
+        assert not behind.has("file")
+        os.fsync(file.fileno())
+        assert behind.content("file") == b"one"
+        file.write(b"two")
+        os.fdatasync(file.fileno())
+        assert behind.content("file") == b"onetwo"
+        file.write(b"three")
+    assert behind.content("file") == b"onetwothree"
+
+
+def test_writes_at_random_places(behind: Behind, mount: Mounted) -> None:
+    behind.put("file", LARGE)
+    model = bytearray(LARGE)
+    at_random = random.Random(5)
+    with (mount.path / "file").open("r+b", buffering=0) as file:
+        for _ in range(100):
+            start, size = at_random.randrange(len(model)), at_random.randrange(1, 9000)
+            data = at_random.randbytes(size)
+            os.pwrite(file.fileno(), data, start)
+            model[start : start + size] = data
+            start = at_random.randrange(len(model))
+            assert os.pread(file.fileno(), 5000, start) == model[start : start + 5000]
+    assert behind.content("file") == model
+    assert (mount.path / "file").read_bytes() == model
+
+
+def test_truncate_down_and_up(behind: Behind, mount: Mounted) -> None:
+    behind.put("file", LARGE)
+    path = mount.path / "file"
+    os.truncate(path, 100)
+    assert behind.content("file") == LARGE[:100]
+    os.truncate(path, 5000)
+    assert behind.content("file") == LARGE[:100] + bytes(4900)
+    with path.open("r+b", buffering=0) as file:
+        file.truncate(50)
+        file.seek(200 * KIB)
+        file.write(b"end")
+        assert path.stat().st_size == 200 * KIB + 3
+    assert behind.content("file") == LARGE[:50] + bytes(200 * KIB - 50) + b"end"
+    path.write_bytes(b"")
+    assert behind.content("file") == b""
+
+
+def test_append(behind: Behind, mount: Mounted) -> None:
+    behind.put("file", b"start")
+    for part in (b"-one", b"-two"):
+        with (mount.path / "file").open("ab") as file:
+            file.write(part)
+    assert behind.content("file") == b"start-one-two"
+
+
+def test_a_shared_map_is_stored(behind: Behind, mount: Mounted) -> None:
+    path = mount.path / "file"
+    with path.open("w+b") as file:
+        file.truncate(200 * KIB)
+        with mmap.mmap(file.fileno(), 200 * KIB) as view:
+            view[100 * KIB : 100 * KIB + 5] = b"hello"
+            view.flush()
+            view[0:3] = b"abc"
+    expected = b"abc" + bytes(100 * KIB - 3) + b"hello" + bytes(100 * KIB - 5)
+    assert behind.content("file") == expected
+    with path.open("r+b") as file:
+        view = mmap.mmap(file.fileno(), 0)
+    view[3:6] = b"def"  # after the descriptor was closed: stored when the map goes
+    view.close()
+    wait_until(lambda: behind.content("file")[:6] == b"abcdef", "the map is stored")
+
+
+def test_descriptors_that_were_duplicated(behind: Behind, mount: Mounted) -> None:
+    fd = os.open(mount.path / "file", os.O_WRONLY | os.O_CREAT)
+    other = os.dup(fd)
+    os.write(fd, b"one")
+    os.close(fd)
+    assert behind.content("file") == b"one"
+    os.write(other, b"two")
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)  # closes the child's
+    os.waitpid(pid, 0)
+    os.write(other, b"three")
+    os.close(other)
+    assert behind.content("file") == b"onetwothree"
+
+
+def test_readers_of_the_mount_see_what_is_written(mount: Mounted) -> None:
+    path = mount.path / "file"
+    with path.open("wb", buffering=0) as writer:
+        writer.write(b"one")
+        with path.open("rb", buffering=0) as reader:
+            assert reader.read() == b"one"
+            writer.write(b"two")
+            assert reader.read() == b"two"
+            os.fsync(writer.fileno())
+            writer.write(b"three")
+            assert os.pread(reader.fileno(), 100, 0) == b"onetwothree"
+        assert sorted(os.listdir(mount.path)) == ["file"]
+        assert path.stat().st_size == 11
+    with path.open("rb") as reader:
+        path.write_bytes(b"new")
+        mount.drop_pages("file")
+        assert reader.read() == b"new"
+
+
+# ---- one writer
+
+
+def test_one_writer_a_file(behind: Behind, mount: Mounted, tmp_path: Path) -> None:
+    with mounted_writable(behind.uri, tmp_path / "other") as other:
+        with (mount.path / "file").open("wb") as file:
+            assert code(lambda: os.open(mount.path / "file", os.O_WRONLY)) == errno.EBUSY
+            for path in (other.path / "file", mount.path / "file"):
+                assert code(partial(os.open, path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)) == errno.EEXIST
+            assert code(lambda: os.open(other.path / "file", os.O_WRONLY | os.O_CREAT)) == errno.EBUSY
+            file.write(b"first")
+        with (other.path / "file").open("ab") as file:
+            assert code(lambda: os.open(mount.path / "file", os.O_RDWR)) == errno.EBUSY
+            assert (mount.path / "file").read_bytes() == b"first"
+            file.write(b"second")
+        assert behind.content("file") == b"firstsecond"
+        assert (mount.path / "file").read_bytes() == b"firstsecond"
+
+
+def test_of_many_who_create_one_succeeds(behind: Behind, mount: Mounted, tmp_path: Path) -> None:
+    with mounted_writable(behind.uri, tmp_path / "other") as other:
+        for turn in range(5):
+            together = threading.Barrier(4)
+            won: list[int] = []
+
+            def create(
+                root: Path, turn: int = turn, together: threading.Barrier = together, won: list[int] = won
+            ) -> None:
+                together.wait()
+                with contextlib.suppress(FileExistsError):
+                    won.append(os.open(root / f"lock{turn}", os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+
+            threads = [threading.Thread(target=create, args=(m.path,)) for m in (mount, mount, other, other)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert len(won) == 1
+            os.close(won[0])
+    assert len(behind.names()) == 5
+
+
+def test_what_other_clients_change_is_seen(behind: Behind, mount: Mounted) -> None:
+    path = mount.path / "file"
+    path.write_bytes(b"ours")
+    behind.put("file", b"theirs, and longer")
+    assert path.read_bytes() == b"theirs, and longer"
+    with path.open("ab") as file:
+        file.write(b"!")
+    assert behind.content("file") == b"theirs, and longer!"
+
+
+# ---- names
+
+
+def test_unlinked_files_stay_open(behind: Behind, mount: Mounted) -> None:
+    behind.put("old", LARGE)
+    path = mount.path / "old"
+    with path.open("r+b", buffering=0) as file, path.open("rb", buffering=0) as reader:
+        file.write(b"new")
+        path.unlink()
+        assert not path.exists()
+        assert os.pread(file.fileno(), 10, 0) == b"new" + LARGE[3:10]
+        mount_bytes = os.pread(reader.fileno(), len(LARGE), 0)
+        assert mount_bytes == b"new" + LARGE[3:]
+        file.write(b"more")
+    wait_until(lambda: behind.names() == [], "the file is gone")
+    fd = os.open(mount.path / "new", os.O_RDWR | os.O_CREAT)
+    os.unlink(mount.path / "new")
+    os.write(fd, b"scratch")
+    assert os.pread(fd, 7, 0) == b"scratch"
+    os.close(fd)
+    wait_until(lambda: behind.names() == [], "nothing was stored")
+
+
+def test_rename_of_open_files(behind: Behind, mount: Mounted) -> None:
+    root = mount.path
+    with (root / "temporary").open("wb", buffering=0) as file:
+        file.write(b"one")
+        (root / "temporary").rename(root / "final")
+        assert behind.content("final") == b"one"
+        file.write(b"two")
+    assert behind.content("final") == b"onetwo"
+    behind.put("large", LARGE)
+    (root / "dir").mkdir()
+    with (root / "large").open("rb") as reader:
+        (root / "large").rename(root / "dir" / "moved")
+        (root / "dir").rename(root / "elsewhere")
+        assert reader.read() == LARGE
+    assert behind.names() == ["elsewhere", "final"]
+
+
+def test_rename_over_what_is_there(behind: Behind, mount: Mounted) -> None:
+    root = mount.path
+    behind.put("old", b"old")
+    (root / "new").write_bytes(b"new")
+    with (root / "old").open("rb", buffering=0) as reader:
+        (root / "new").rename(root / "old")
+        assert reader.read() == b"old"
+    assert behind.content("old") == b"new"
+    wait_until(lambda: behind.names() == ["old"], "the replaced file is gone")
+    for name in ("empty", "full", "full/sub"):
+        (root / name).mkdir()
+    assert code(lambda: os.rename(root / "old", root / "empty")) == errno.EISDIR
+    assert code(lambda: os.rename(root / "empty", root / "old")) == errno.ENOTDIR
+    assert code(lambda: os.rename(root / "empty", root / "full")) == errno.ENOTEMPTY
+    assert code(lambda: os.rename(root / "full", root / "full" / "sub" / "x")) == errno.EINVAL
+    assert code(lambda: os.rename(root / "missing", root / "x")) == errno.ENOENT
+    os.rename(root / "full", root / "empty")
+    assert behind.names() == ["empty", "old"]
+    assert behind.names("empty") == ["sub"]
+
+
+def test_directories(behind: Behind, mount: Mounted) -> None:
+    root = mount.path
+    umask = os.umask(0o027)
+    try:
+        (root / "dir").mkdir(0o777)
+        os.close(os.open(root / "dir" / "file", os.O_WRONLY | os.O_CREAT, 0o666))
+    finally:
+        os.umask(umask)
+    assert (behind.mode("dir"), behind.mode("dir/file")) == (0o750, 0o640)
+    assert code((root / "dir").mkdir) == errno.EEXIST
+    assert code((root / "dir").rmdir) == errno.ENOTEMPTY
+    assert code((root / "missing" / "below").mkdir) == errno.ENOENT
+    assert code((root / "dir" / "file" / "below").mkdir) == errno.ENOTDIR
+    (root / "dir" / "file").unlink()
+    with (root / "dir" / "open").open("wb"):
+        assert code((root / "dir").rmdir) == errno.ENOTEMPTY
+        (root / "dir" / "open").unlink()
+    (root / "dir").rmdir()
+    assert behind.names() == []
+
+
+def test_what_a_dead_writer_left_does_not_keep_a_directory(behind: Behind, mount: Mounted) -> None:
+    (mount.path / "dir").mkdir()
+    hidden = f".hdfs-csi-{'a' * 32}.writing"
+    behind.put(f"dir/{hidden}", b"left")
+    assert os.listdir(mount.path / "dir") == []
+    assert not (mount.path / "dir" / hidden).exists()
+    assert code(lambda: os.open(mount.path / "dir" / hidden, os.O_WRONLY | os.O_CREAT)) in (errno.EINVAL, errno.ENOENT)
+    (mount.path / "dir").rmdir()
+    assert behind.names() == []
+
+
+def test_what_hdfs_has_none_of(mount: Mounted) -> None:
+    (mount.path / "file").write_bytes(b"x")
+    assert code(lambda: os.symlink("file", mount.path / "link")) == errno.EPERM
+    assert code(lambda: os.link(mount.path / "file", mount.path / "link")) == errno.EPERM
+    assert code(lambda: os.mkfifo(mount.path / "fifo")) == errno.EPERM
+    assert os.listdir(mount.path) == ["file"]
+
+
+# ---- attributes
+
+
+def test_modes_and_times(behind: Behind, mount: Mounted) -> None:
+    path = mount.path / "file"
+    path.write_bytes(b"x")
+    path.chmod(0o600)
+    os.utime(path, ns=(1_111_111_111_111_000_000, 1_222_222_222_222_000_000))
+    found = path.stat()
+    assert (stat.S_IMODE(found.st_mode), found.st_mtime_ns) == (0o600, 1_222_222_222_222_000_000)
+    assert behind.mode("file") == 0o600
+    wait_until(lambda: behind.mtime_ms("file") == 1_222_222_222_222, "the time stays")
+    with path.open("ab", buffering=0) as file:
+        file.write(b"y")
+        os.utime(file.fileno(), ns=(1_333_333_333_333_000_000, 1_333_333_333_333_000_000))
+        os.fchmod(file.fileno(), 0o640)
+    assert path.stat().st_mtime_ns == 1_333_333_333_333_000_000
+    assert behind.mode("file") == 0o640
+    (mount.path / "dir").mkdir()
+    os.utime(mount.path / "dir", ns=(1_111_111_111_111_000_000, 1_222_222_222_222_000_000))
+    assert (mount.path / "dir").stat().st_mtime_ns == 1_222_222_222_222_000_000
+
+
+def test_times_stay_as_they_were_told(behind: Behind, mount: Mounted) -> None:
+    told = {}
+    for number in range(20):
+        path = mount.path / f"file{number}"
+        path.write_bytes(b"x" * number)
+        told[path.name] = path.stat().st_mtime_ns
+    for number in range(10):
+        (mount.path / f"file{number}").rename(mount.path / f"moved{number}")
+        told[f"moved{number}"] = told.pop(f"file{number}")
+
+    def differences() -> list[tuple[str, int]]:
+        later_ms = {name: behind.mtime_ms(name) - mtime_ns // 1_000_000 for name, mtime_ns in told.items()}
+        return [(name, ms) for name, ms in later_ms.items() if ms]
+
+    def same() -> bool:
+        return not differences()
+
+    wait_until(same, "HDFS has the times that were told", explain=lambda: str(differences()))
+    assert {name: (mount.path / name).stat().st_mtime_ns for name in told} == told
+
+
+# ---- limits
+
+
+def test_a_full_staging_directory(behind: Behind, tmp_path: Path) -> None:
+    with mounted_writable(behind.uri, tmp_path, staging_size_bytes=MIB) as mount:
+        fd = os.open(mount.path / "large", os.O_WRONLY | os.O_CREAT)
+        parts = range(0, len(LARGE), 64 * KIB)
+        codes = [code(partial(os.pwrite, fd, LARGE[at : at + 64 * KIB], at)) for at in parts]
+        assert set(codes) == {None, errno.ENOSPC}
+        os.close(fd)
+        (mount.path / "large").unlink()
+        (mount.path / "small").write_bytes(b"fits")
+        assert behind.content("small") == b"fits"
+
+
+def test_names_that_hdfs_does_not_take(behind: Behind, mount: Mounted) -> None:
+    assert code(lambda: (mount.path / ("x" * 255)).write_bytes(b"")) is None
+    assert code(lambda: (mount.path / ("ü" * 128)).write_bytes(b"")) == errno.ENAMETOOLONG
+    assert code(lambda: os.mkdir(os.fsencode(mount.path) + b"/\xff")) == errno.EINVAL
+    if behind.uri.startswith("hdfs"):
+        assert code(lambda: (mount.path / "a:b").write_bytes(b"")) == errno.EINVAL
+        assert code((mount.path / "a:b").mkdir) == errno.EINVAL
