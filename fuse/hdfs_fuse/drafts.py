@@ -398,11 +398,14 @@ class Drafts:
                 await self._close(draft)
 
     async def _close(self, draft: Draft) -> None:
-        session, draft.session = draft.session, None
-        path = self._sibling_path(draft) if session is not None else ""
-        self._forget(draft)
-        if session is not None:
-            await self._uploads.abandon(session, path)
+        """Nobody writes the file any longer: remove its sibling, and then forget it, unless it is opened meanwhile."""
+        async with draft.lock:
+            session, draft.session = draft.session, None
+            if session is not None:
+                await self._uploads.abandon(session, self._sibling_path(draft))
+                self._leave_sibling(draft)
+            if not draft.writers and self._drafts.get(draft.inode) is draft:
+                self._forget(draft)
 
     def _forget(self, draft: Draft) -> None:
         self._leave_sibling(draft)

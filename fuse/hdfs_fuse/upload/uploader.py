@@ -21,7 +21,7 @@ from hdfs_fuse.backend.base import FileReader, FileStatus, FileWriter
 from hdfs_fuse.backend.connect import connect
 from hdfs_fuse.backend.resilient import ResilientBackend, Version
 from hdfs_fuse.config import MountConfig
-from hdfs_fuse.errors import BackendError, BusyError, HdfsFuseError, NotFoundError, UnsupportedError
+from hdfs_fuse.errors import AlreadyExistsError, BackendError, BusyError, HdfsFuseError, NotFoundError, UnsupportedError
 from hdfs_fuse.logs import log_to_stderr
 from hdfs_fuse.upload.content import read_content
 from hdfs_fuse.upload.messages import (
@@ -101,7 +101,10 @@ class Uploader:
     # --- sessions ---
 
     def _reserve(self, request: Reserve) -> Answer:
-        writer = self._backend.create(request.sibling, mode=request.mode, overwrite=request.take_over)
+        try:
+            writer = self._backend.create(request.sibling, mode=request.mode, overwrite=request.take_over)
+        except AlreadyExistsError:  # complete, so whoever was writing it is gone
+            writer = self._backend.create(request.sibling, mode=request.mode, overwrite=True)
         self._sessions[request.number] = request.sibling, writer
         return Answer(request.number)
 
