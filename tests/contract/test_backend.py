@@ -586,14 +586,14 @@ def test_create_a_directory(adapter: Adapter, writable: Backend) -> None:
 def test_put(adapter: Adapter, writable: Backend) -> None:
     if adapter.name.endswith("local"):
         with pytest.raises(errors.UnsupportedError):
-            writable.put(f"{adapter.root}/file", iter([b""]), 0, 0o644)
+            writable.put(f"{adapter.root}/file", iter([b""]), 0, 0o644, alone=False)
         return
     path = f"{adapter.root}/file"
     writer = writable.create(path, mode=0o644, overwrite=False)
     writer.write(b"lost")
     for data in (CONTENT, b"", b"short"):
         chunks = iter([data[:1000], data[1000:]]) if data else iter([])
-        writable.put(path, chunks, len(data), 0o640)
+        writable.put(path, chunks, len(data), 0o640, alone=data == b"short")
         assert content(writable, path) == data
         assert writable.status(path).mode == 0o640
 

@@ -295,7 +295,7 @@ class FakeBackend:
         self._disk.left("create")
         return writer
 
-    def put(self, path: str, chunks: Iterator[bytes], length_bytes: int, mode: int) -> None:
+    def put(self, path: str, chunks: Iterator[bytes], length_bytes: int, mode: int, *, alone: bool) -> None:  # noqa: ARG002
         """See base.Backend."""
         self._disk.entered("put")
         data = b"".join(chunks)

@@ -143,9 +143,9 @@ class _ChangesElsewhere:
         """See base.Backend."""
         return self._writable(path).create(path, mode=mode, overwrite=overwrite)
 
-    def put(self, path: str, chunks: Iterator[bytes], length_bytes: int, mode: int) -> None:
+    def put(self, path: str, chunks: Iterator[bytes], length_bytes: int, mode: int, *, alone: bool) -> None:
         """See base.Backend."""
-        self._writable(path).put(path, chunks, length_bytes, mode)
+        self._writable(path).put(path, chunks, length_bytes, mode, alone=alone)
 
     def append(self, path: str) -> FileWriter:
         """See base.Backend."""

@@ -206,7 +206,7 @@ class Backend(Protocol):
         """
         ...
 
-    def put(self, path: str, chunks: Iterator[bytes], length_bytes: int, mode: int) -> None:
+    def put(self, path: str, chunks: Iterator[bytes], length_bytes: int, mode: int, *, alone: bool) -> None:
         """Write a whole file another way than `create`, for when that fails: by the client of a DataNode, in HDFS.
 
         Args:
@@ -214,6 +214,8 @@ class Backend(Protocol):
             chunks: its content.
             length_bytes: of all of it.
             mode: permission bits.
+            alone: whether that DataNode stores it first, and HDFS replicates it afterwards: who writes to several
+                DataNodes hangs when one of them does.
 
         Raises:
             UnsupportedError: there is no other way.

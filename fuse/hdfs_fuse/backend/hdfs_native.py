@@ -186,9 +186,13 @@ class HdfsNativeBackend:
         with Translated(self._filesystem, path, "change"):
             return HdfsNativeWriter(self._filesystem, path, self._client.create(path, options))
 
-    def put(self, path: str, chunks: Iterator[bytes], length_bytes: int, mode: int) -> None:
+    def put(self, path: str, chunks: Iterator[bytes], length_bytes: int, mode: int, *, alone: bool) -> None:
         """See base.Backend."""
-        self._over_http().put(path, chunks, length_bytes, mode)
+        replication = self.status(path).replication if alone else 0
+        self._over_http().put(path, chunks, length_bytes, mode, replication=1 if alone else None)
+        if replication > 1:
+            with Translated(self._filesystem, path, "change"):
+                self._client.set_replication(path, replication)
 
     def append(self, path: str) -> "HdfsNativeWriter":
         """See base.Backend."""

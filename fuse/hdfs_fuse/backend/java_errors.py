@@ -69,7 +69,8 @@ _BY_MESSAGE: tuple[tuple[re.Pattern[str], type[errors.HdfsFuseError]], ...] = (
     (re.compile(r"Path is not a file: "), errors.IsDirectoryError),
     # NameNodeRpcServer.checkPathLength: a bare IOException.
     (re.compile(r"\w+: Pathname too long\."), errors.NameTooLongError),
-    # BlockManager.chooseTarget4NewBlock: a bare IOException.
+    # BlockManager.chooseTarget4NewBlock: a bare IOException; after a start of the NameNode the DataNodes come back.
+    (re.compile(r"File .* could only be written to .* There are 0 datanode\(s\) running"), errors.UnavailableError),
     (re.compile(r"File .* could only be written to \d+ of the "), errors.NoSpaceError),
     # FSNamesystem.getBlockLocations before the DataNodes have reported: a SafeModeException on a read.
     (re.compile(r"Zero blocklocations for "), errors.UnavailableError),

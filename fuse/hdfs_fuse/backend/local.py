@@ -185,7 +185,7 @@ class LocalBackend:
             raise translate(e, path) from e
         return writer
 
-    def put(self, path: str, chunks: Iterator[bytes], length_bytes: int, mode: int) -> None:  # noqa: ARG002
+    def put(self, path: str, chunks: Iterator[bytes], length_bytes: int, mode: int, *, alone: bool) -> None:  # noqa: ARG002
         """See base.Backend; a local disk has one way."""
         raise errors.UnsupportedError(f"{path}: a local file is written in one way only")
 

@@ -246,9 +246,9 @@ class ResilientBackend:
 
         return self._change("create", path, create, create) if overwrite else create()
 
-    def put(self, path: str, chunks: Iterator[bytes], length_bytes: int, mode: int) -> None:
+    def put(self, path: str, chunks: Iterator[bytes], length_bytes: int, mode: int, *, alone: bool) -> None:
         """See base.Backend. Not repeated: `chunks` can be had once."""
-        self.client().put(path, chunks, length_bytes, mode)
+        self.client().put(path, chunks, length_bytes, mode, alone=alone)
 
     def append(self, path: str) -> FileWriter:
         """See base.Backend. Not repeated: an attempt whose answer was lost holds the lease."""

@@ -158,14 +158,19 @@ class WebHdfs:
         parameters = {"op": "SETOWNER", "owner": owner or "", "group": group or ""}
         self._call("PUT", path, {name: value for name, value in parameters.items() if value})
 
-    def put(self, path: str, chunks: Iterator[bytes], length_bytes: int, mode: int) -> None:
+    def put(self, path: str, chunks: Iterator[bytes], length_bytes: int, mode: int, *, replication: int | None) -> None:
         """Write a file with the Java client of a DataNode, which recovers from DataNodes that fail; see base.Backend.
+
+        That DataNode has the first replica (BlockPlacementPolicyDefault: a writer's own), so with `replication` 1 no
+        other one takes part.
 
         Not a DataNode that the NameNode has not heard of for a while, nor one that refuses the connection.
         """
         live = self._live_nodes()
         excluded = {node.xferaddr for node in live.values() if node.last_contact > _SILENT_S}
         parameters = {"op": "CREATE", "overwrite": "true", "noredirect": "true", "permission": f"{mode:o}"}
+        if replication is not None:
+            parameters["replication"] = str(replication)
         failure = errors.UnavailableError(f"{path}: no DataNode takes it over WebHDFS")
         for _ in range(_PLACES):
             if excluded:

@@ -81,6 +81,7 @@ class Publish(msgspec.Struct, tag=True, frozen=True):
         owner, group: to set; None leaves them.
         keep_open: answer as soon as the bytes are on the DataNodes' disks, and complete the file afterwards.
         over_http: have a DataNode write it (WebHDFS), whose Java client recovers from more than ours.
+        alone: that DataNode alone at first, see base.Backend.put.
     """
 
     number: int
@@ -96,6 +97,7 @@ class Publish(msgspec.Struct, tag=True, frozen=True):
     group: str | None
     keep_open: bool
     over_http: bool
+    alone: bool
 
 
 class Abandon(msgspec.Struct, tag=True, frozen=True):

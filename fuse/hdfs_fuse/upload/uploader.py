@@ -139,7 +139,8 @@ class Uploader:
         """Put the content into the sibling; whether it is still to be completed."""
         content = request.content
         if request.over_http:
-            self._backend.put(request.sibling, self._reporting(request), content.length_bytes, request.mode)
+            chunks = self._reporting(request)
+            self._backend.put(request.sibling, chunks, content.length_bytes, request.mode, alone=request.alone)
             return False
         for chunk in self._reporting(request):
             writer.write(chunk)

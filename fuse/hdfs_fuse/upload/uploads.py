@@ -46,6 +46,8 @@ _RECEIVE_BYTES = 1 << 20
 # The share of the deadline that an attempt may pass without any progress: so three hang within it.
 _STALL_SHARE = 0.33
 _MIN_ATTEMPTS = 3
+# How long to go on where HDFS says that no DataNode has room: so it does for a second or two after a restart.
+_NO_SPACE_S = 10.0
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.05, 2.0
 # How long writing by a DataNode's own client comes first, after it was what worked.
 _OVER_HTTP_S = 60.0
@@ -246,6 +248,7 @@ class Uploads:
         self._processes: list[_Process] = []
         self._over_http_until_s = float("-inf")
         self._has_http = True
+        self._alone_until_s = float("-inf")  # something hung lately: writing to one DataNode first is what helps then
 
     def _process(self) -> _Process:
         for process in self._processes:
@@ -289,7 +292,7 @@ class Uploads:
         started_s, wait_s = trio.current_time(), _FIRST_WAIT_S
         current = session
         for attempt in itertools.count(1):
-            is_recent = trio.current_time() < self._over_http_until_s
+            is_recent = trio.current_time() < max(self._over_http_until_s, self._alone_until_s)
             over_http = self._has_http and (is_recent or attempt % 2 == 0)
             try:
                 if current is None or not current.process.is_usable:
@@ -301,8 +304,10 @@ class Uploads:
                 logger.info("writing over WebHDFS: %s", e)
                 self._has_http = False
             except (*_TRANSIENT, BackendError) as e:
-                late = trio.current_time() - started_s > self._deadline_s
-                if attempt >= _MIN_ATTEMPTS and (late or isinstance(e, NoSpaceError)):
+                if isinstance(e, DeadlineError):
+                    self._alone_until_s = trio.current_time() + _OVER_HTTP_S
+                patience_s = min(_NO_SPACE_S if isinstance(e, NoSpaceError) else self._deadline_s, self._deadline_s)
+                if attempt >= _MIN_ATTEMPTS and trio.current_time() - started_s > patience_s:
                     raise
                 logger.info("%s: attempt %d failed: %s: %s", publication.target, attempt, type(e).__name__, e)
                 # Its outcome may be unknown, so what is there may be ours.
@@ -316,12 +321,12 @@ class Uploads:
             current = None
         raise AssertionError
 
-    @staticmethod
-    async def _attempt(session: Session, what: Publication, *, over_http: bool) -> Answer:
+    async def _attempt(self, session: Session, what: Publication, *, over_http: bool) -> Answer:
+        alone = trio.current_time() < self._alone_until_s
         return await session.process.request(
             lambda number: Publish(
                 number, session.number, what.sibling, what.target, what.overwrite, what.content, what.mode,
-                what.mtime_ms, what.atime_ms, what.owner, what.group, what.keep_open, over_http,
+                what.mtime_ms, what.atime_ms, what.owner, what.group, what.keep_open, over_http, alone,
             ),
             what.completed,
         )  # fmt: skip
