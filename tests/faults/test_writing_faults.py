@@ -235,3 +235,32 @@ def test_an_uploader_hangs(hdfs: LocalHdfs, hdfs_dir: str, mount: Mounted) -> No
         file.write(b"one")
         os.kill(uploader_of(mount), signal.SIGSTOP)
     assert stored(hdfs, hdfs_dir) == {"first": b"x", "file": b"one"}
+
+
+def test_a_node_that_crashed_keeps_nobody_out_for_long(
+    hdfs: LocalHdfs, hdfs_dir: str, mount: Mounted, tmp_path: Path
+) -> None:
+    (mount.path / "file").write_bytes(b"old")
+    ours = set(children_of(os.getpid()))
+    with mounted_writable(f"{hdfs.uri}{hdfs_dir}", tmp_path / "other", hadoop_conf_dir=str(hdfs.conf_dir)) as other:
+        fd = os.open(other.path / "file", os.O_WRONLY)
+        os.write(fd, b"lost")
+        (daemon,) = set(children_of(os.getpid())) - ours
+        for pid in (*children_of(daemon), daemon):
+            os.kill(pid, signal.SIGKILL)
+        with pytest.raises(OSError, match="busy") as caught:
+            os.open(mount.path / "file", os.O_WRONLY)
+        assert caught.value.errno == errno.EBUSY
+        with contextlib.suppress(OSError):
+            os.close(fd)
+
+    def may_write() -> bool:
+        with contextlib.suppress(OSError):
+            os.close(os.open(mount.path / "file", os.O_WRONLY | os.O_APPEND))
+            return True
+        return False
+
+    wait_until(may_write, "HDFS's soft limit of a lease, 60 s, is over", timeout_s=150)
+    with (mount.path / "file").open("ab") as file:
+        file.write(b" and new")
+    assert stored(hdfs, hdfs_dir) == {"file": b"old and new"}

@@ -442,3 +442,50 @@ def test_names_that_hdfs_does_not_take(behind: Behind, mount: Mounted) -> None:
     if behind.uri.startswith("hdfs"):
         assert code(lambda: (mount.path / "a:b").write_bytes(b"")) == errno.EINVAL
         assert code((mount.path / "a:b").mkdir) == errno.EINVAL
+
+
+def test_a_quota(hdfs: LocalHdfs, hdfs_dir: str, behind: Behind, mount: Mounted) -> None:
+    if not behind.uri.startswith("hdfs"):
+        pytest.skip("quotas are HDFS's")
+    (mount.path / "small").write_bytes(b"x")
+    hdfs.webhdfs("PUT", hdfs_dir, "SETQUOTA", storagespacequota=str(MIB), namespacequota="5")
+    assert code(partial((mount.path / "large").write_bytes, LARGE)) == errno.EDQUOT
+    assert (mount.path / "large").read_bytes() == LARGE  # kept, and tried again
+    hdfs.webhdfs("PUT", hdfs_dir, "SETQUOTA", storagespacequota=str(1 << 40), namespacequota="5")
+    wait_until(lambda: behind.has("large"), "the file is stored", timeout_s=60)
+    assert behind.content("large") == LARGE
+    codes = [code((mount.path / f"dir{number}").mkdir) for number in range(5)]
+    assert errno.EDQUOT in codes
+
+
+def test_permissions(hdfs: LocalHdfs, hdfs_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in hdfs.environment.items():
+        monkeypatch.setenv(name, value)
+    behind = Behind(f"{hdfs.uri}{hdfs_dir}")
+    behind.put("theirs", b"x")
+    hdfs.webhdfs("PUT", f"{hdfs_dir}/closed", "MKDIRS", permission="755")
+    with mounted_writable(f"{hdfs.uri}{hdfs_dir}", tmp_path, user="alice") as mount:
+        assert code(partial((mount.path / "closed" / "file").write_bytes, b"x")) == errno.EACCES
+        assert code((mount.path / "closed" / "dir").mkdir) == errno.EACCES
+        assert code(partial((mount.path / "theirs").chmod, 0o600)) == errno.EACCES
+        assert code(partial(os.chown, mount.path / "theirs", 1, -1)) == errno.EACCES
+        (mount.path / "ours").write_bytes(b"x")
+        assert hdfs.webhdfs("GET", f"{hdfs_dir}/ours", "GETFILESTATUS")["FileStatus"]["owner"] == "alice"
+    with mounted_writable(f"{hdfs.uri}{hdfs_dir}", tmp_path) as mount:
+        os.chown(mount.path / "ours", 1, 1)
+        status = hdfs.webhdfs("GET", f"{hdfs_dir}/ours", "GETFILESTATUS")["FileStatus"]
+        assert (status["owner"], status["group"]) == ("daemon", "daemon")
+        assert code(partial(os.chown, mount.path / "ours", 54321, -1)) == errno.EINVAL
+
+
+def test_a_file_that_is_replaced_while_parts_of_it_are_changed(behind: Behind, mount: Mounted) -> None:
+    behind.put("file", LARGE)
+    fd = os.open(mount.path / "file", os.O_RDWR)
+    os.pwrite(fd, b"ours", 100)
+    behind.put("file", b"theirs")
+    assert code(partial(os.fsync, fd)) == errno.ESTALE
+    assert behind.content("file") == b"theirs"  # never a mix
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, b"all ours", 0)
+    os.close(fd)
+    assert behind.content("file") == b"all ours"
