@@ -138,6 +138,7 @@ class Changes:
             if entry.name.endswith(".writing"):
                 try:
                     self._backend.create(path, mode=0o600, overwrite=False)
+                    self._backend.delete(path, recursive=False)  # it went away meanwhile, and this one is ours
                 except AlreadyExistsError:
                     self._backend.delete(path, recursive=False)  # complete: its writer is gone
                 except HdfsFuseError as e:
@@ -151,15 +152,18 @@ class Changes:
     async def unlink(self, parent: Inode, name: str) -> None:
         """Remove a file; who has it open goes on."""
         inode = self._inodes.find(parent, name)
-        draft = None if inode is None else self._drafts.of(inode)
-        in_hdfs = draft is None or not draft.is_new
-        if draft is not None:
-            await self._drafts.remove(draft)
-        if in_hdfs:
+
+        async def remove_stored() -> None:
             if inode is not None and inode.opens:
                 await self._hide(inode, parent)
             else:
                 await self._delete(self._path(parent, name))
+
+        draft = None if inode is None else self._drafts.of(inode)
+        if draft is not None:
+            await self._drafts.remove(draft, remove_stored)
+        else:
+            await remove_stored()
         self._gone(parent, name)
 
     def _gone(self, parent: Inode, name: str) -> None:
@@ -176,6 +180,8 @@ class Changes:
         self._inodes.move(inode, parent, hidden)
         self._inodes.detach(inode)
         self._follow()
+        if not inode.opens:  # closed meanwhile
+            self.forget_hidden(inode)
 
     def forget_hidden(self, inode: Inode) -> None:
         """The last one has closed a file that was removed while it was open."""
@@ -192,32 +198,57 @@ class Changes:
         target_path = self.path_for(new_parent, new_name)
         source_path = self._path(parent, name)
         inode = self._inodes.find(parent, name)
-        if inode is not None and (draft := self._drafts.of(inode)) is not None:
-            await self._drafts.publish(draft)  # what others then find under the new name is all there
         target = self._inodes.find(new_parent, new_name)
-        if target is inode:
-            target = None
-        if target is not None and target.status.kind is FileKind.FILE:
-            await self._make_way(target, new_parent, new_name, overwrite=overwrite)
-        await self._calls.run(lambda: self._backend.rename(source_path, target_path, overwrite=overwrite))
-        self.changed(parent, name)
-        self.changed(new_parent, new_name)
-        if inode is not None:
-            self._inodes.move(inode, new_parent, new_name)
-            self._follow()
-        elif target is not None:
-            self._inodes.detach(target)
 
-    async def _make_way(self, target: Inode, parent: Inode, name: str, *, overwrite: bool) -> None:
-        """Let those who have the target of a rename open go on."""
+        async def move() -> None:
+            hidden = None
+            if target is not None and target is not inode and target.status.kind is FileKind.FILE:
+                hidden = await self._make_way(target, new_parent, new_name, overwrite=overwrite)
+            try:
+                await self._calls.run(lambda: self._backend.rename(source_path, target_path, overwrite=overwrite))
+            except HdfsFuseError:
+                if hidden is not None:
+                    await self._bring_back(hidden, new_parent, new_name)
+                raise
+            self.changed(parent, name)
+            self.changed(new_parent, new_name)
+            if inode is not None:
+                self._inodes.move(inode, new_parent, new_name)
+                self._follow()
+            elif target is not None:
+                self._inodes.detach(target)
+
+        if inode is not None and (draft := self._drafts.of(inode)) is not None:
+            await self._drafts.publish_and(draft, move)  # what others then find under the new name is all there
+        else:
+            await move()
+
+    async def _make_way(self, target: Inode, parent: Inode, name: str, *, overwrite: bool) -> Inode | None:
+        """Let those who have the target of a rename open go on; gives the target if it has a hidden name now."""
         if not overwrite:
             raise AlreadyExistsError(f"{name}: is there")
+
+        async def hide() -> None:
+            if target.opens:
+                await self._hide(target, parent)
+
         draft = self._drafts.of(target)
-        in_hdfs = draft is None or not draft.is_new
         if draft is not None:
-            await self._drafts.remove(draft)
-        if in_hdfs and target.opens:
-            await self._hide(target, parent)
+            await self._drafts.remove(draft, hide)
+        else:
+            await hide()
+        return target if is_hidden(target.name) else None
+
+    async def _bring_back(self, inode: Inode, parent: Inode, name: str) -> None:
+        """The rename that a file was hidden for has failed."""
+        source, target = self._inodes.path_of(inode), self._path(parent, name)
+        try:
+            await self._calls.run(lambda: self._backend.rename(source, target, overwrite=False))
+        except HdfsFuseError as e:
+            logger.warning("%s: stays at %s: %s", target, source, e)
+        else:
+            self._inodes.move(inode, parent, name)
+            self._follow()
 
     def _follow(self) -> None:
         """Open files are where their inodes are now."""
@@ -230,12 +261,13 @@ class Changes:
 
     async def set_mode(self, inode: Inode, mode: int) -> None:
         """Change the permission bits."""
-        draft = self._drafts.of(inode)
-        if draft is not None:
-            draft.mode = mode
-        if draft is None or not draft.is_new:
-            path = self._inodes.path_of(inode)
+        path = self._inodes.path_of(inode)
+
+        async def store() -> None:
             await self._calls.run(self._backend.set_mode, path, mode)
+
+        draft = self._drafts.of(inode)
+        await (store() if draft is None else self._drafts.set_mode(draft, mode, store))
         inode.status = replace(inode.status, mode=mode)
 
     async def set_owner(self, inode: Inode, uid: int | None, gid: int | None) -> None:
@@ -257,13 +289,13 @@ class Changes:
 
     async def set_times(self, inode: Inode, mtime_ms: int | None, atime_ms: int | None) -> None:
         """Change times, to the millisecond."""
-        draft = self._drafts.of(inode)
-        if draft is not None and draft.is_dirty:
-            draft.mtime_ms = draft.mtime_ms if mtime_ms is None else mtime_ms
-            draft.atime_ms = draft.atime_ms if atime_ms is None else atime_ms
-        else:
-            path = self._inodes.path_of(inode)
+        path = self._inodes.path_of(inode)
+
+        async def store() -> None:
             await self._calls.run(lambda: self._backend.set_times(path, mtime_ms=mtime_ms, atime_ms=atime_ms))
+
+        draft = self._drafts.of(inode)
+        await (store() if draft is None else self._drafts.set_times(draft, mtime_ms, atime_ms, store))
         status = inode.status
         is_current = inode.page_cache_version == inode.version
         inode.status = replace(

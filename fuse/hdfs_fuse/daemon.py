@@ -143,7 +143,7 @@ class Daemon:
         uploads = Uploads(config.to_json(), nursery, config.call_deadline_s)
         disk = Calls(Workers(_DISK_WORKERS, "stage"), config.call_deadline_s, Metrics(), _disk_hung)
         nursery.start_soon(disk.watch)
-        drafts = Drafts(config, backend, inodes, area, uploads, calls, disk, self._metrics)
+        drafts = Drafts(config, backend, inodes, area, uploads, calls, disk, self._metrics, nursery)
         nursery.start_soon(drafts.watch)
         return drafts
 

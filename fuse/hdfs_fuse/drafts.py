@@ -5,8 +5,10 @@ Until it is published others see the old file, or none. While it lasts, a hidden
 in HDFS (upload/): its lease keeps writers of other nodes away.
 """
 
+import contextlib
 import logging
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
 import outcome
@@ -22,7 +24,7 @@ from hdfs_fuse.inodes import Inode, InodeTable
 from hdfs_fuse.metrics import Metrics
 from hdfs_fuse.open_file import OpenFile
 from hdfs_fuse.staging import StagedFile, StagingArea
-from hdfs_fuse.upload.messages import Answer, Content, Source
+from hdfs_fuse.upload.messages import Answer, Completion, Content, Source
 from hdfs_fuse.upload.uploads import Publication, Session, Uploads
 
 logger = logging.getLogger(__name__)
@@ -31,6 +33,11 @@ logger = logging.getLogger(__name__)
 _RELEASE_PATIENCE_S = 1.0
 # How often what could not be published is tried again, in seconds.
 _AGAIN_S = 15.0
+# At the end, how long to wait for the last times to be set, and how often to look.
+_SETTLE_S, _POLL_S = 3.0, 0.02
+# How often, and how many times, HDFS is asked whether it has recovered a lease.
+_RECOVERY_POLL_S = 1.0
+_RECOVERY_POLLS = 30
 
 
 class Draft:
@@ -99,6 +106,10 @@ class Draft:
         return Content(self.length_bytes, self.staged.path if extents else "", extents, base, self.base_bytes)
 
 
+class DraftEndedError(HdfsFuseError):
+    """A draft that was asked for something is no more."""
+
+
 class _Completing:
     """A file that is published while it is open, until HDFS has completed it."""
 
@@ -121,6 +132,7 @@ class Drafts:
         calls: Calls,
         disk: Calls,
         metrics: Metrics,
+        nursery: trio.Nursery,
     ) -> None:
         """Keep drafts.
 
@@ -133,8 +145,10 @@ class Drafts:
             calls: for reads of the backend.
             disk: for the staging disk.
             metrics: what is counted.
+            nursery: for what goes on when nobody waits.
         """
         self._config = config
+        self._nursery = nursery
         self._backend = backend
         self._inodes = inodes
         self._area = area
@@ -193,6 +207,8 @@ class Drafts:
             QuotaExceededError: as the NameNode answers.
         """
         draft = self._drafts.get(inode)
+        if draft is not None and draft.writers:
+            raise BusyError(f"{inode.name}: is open for writing")  # since `wait_for_writers`
         if draft is None:
             base = OpenFile(self._backend, self._inodes.path_of(inode), inode.status, self._metrics)
             draft = self._add(inode, base)
@@ -209,6 +225,7 @@ class Drafts:
         return draft
 
     async def _enter(self, draft: Draft) -> Draft:
+        is_fresh = draft.writers == 0 and not draft.staged.extents and draft.sibling is None
         draft.writers += 1
         draft.released = trio.Event()
         try:
@@ -216,14 +233,14 @@ class Drafts:
                 await self._reserve(draft)
         except BaseException:
             draft.writers -= 1
-            if not draft.writers and not (draft.is_dirty and not draft.is_new):
+            if is_fresh or not draft.is_dirty:  # else its bytes are kept from before
                 self._forget(draft)
             raise
         return draft
 
     async def _reserve(self, draft: Draft) -> None:
         """Hold the lease of the sibling, unless that is held already."""
-        if draft.session is not None or draft.is_removed:
+        if draft.is_removed or (draft.session is not None and draft.session.process.is_usable):
             return
         parent = draft.inode.parent
         assert parent is not None
@@ -240,11 +257,23 @@ class Drafts:
         parent, name = draft.sibling
         return f"{self._inodes.path_of(parent).rstrip('/')}/{name}"
 
+    @contextlib.asynccontextmanager
+    async def _held(self, draft: Draft) -> AsyncIterator[None]:
+        """Nobody else changes the draft inside of this.
+
+        Raises:
+            DraftEndedError: it ended while this waited: the file is to be had from HDFS, or has to be opened again.
+        """
+        async with draft.lock:
+            if self._drafts.get(draft.inode) is not draft:
+                raise DraftEndedError(f"{draft.inode.name}: has been stored meanwhile")
+            yield
+
     # --- content ---
 
     async def read(self, draft: Draft, start: int, size: int) -> bytes:
         """At most `size` bytes from `start`; fewer only at the end of the file."""
-        async with draft.lock:
+        async with self._held(draft):
             stop = min(start + size, draft.length_bytes)
             pieces = list(draft.staged.extents.pieces(start, stop)) if start < stop else []
             parts = [await self._piece(draft, *piece) for piece in pieces]
@@ -275,7 +304,7 @@ class Drafts:
 
     async def truncate(self, draft: Draft, length_bytes: int) -> None:
         """Cut the file, or lengthen it with zeros."""
-        async with draft.lock:
+        async with self._held(draft):
             await self._reserve(draft)
             await self._disk.run(draft.staged.cut, length_bytes)
             draft.base_bytes = min(draft.base_bytes, length_bytes)
@@ -291,8 +320,10 @@ class Drafts:
             HdfsFuseError: it does not, and the bytes are kept for the next attempt.
         """
         async with draft.lock:
-            if not draft.is_dirty or draft.is_removed:
-                return
+            await self._publish(draft)
+
+    async def _publish(self, draft: Draft) -> None:
+        if draft.is_dirty and not draft.is_removed:
             await self._reserve(draft)
             inode, content, session = draft.inode, draft.content(), draft.session
             completing = self._completing[inode.number] = _Completing(inode)
@@ -311,7 +342,7 @@ class Drafts:
                         mtime_ms=draft.mtime_ms,
                         atime_ms=draft.atime_ms,
                         keep_open=content.length_bytes <= self._config.small_file_bytes,
-                        completed=lambda is_there: self._completed(completing, is_there=is_there),
+                        completed=lambda completion: self._completed(completing, completion),
                     ),
                 )
                 is_open = answer.is_open
@@ -346,20 +377,42 @@ class Drafts:
             parent.children -= 1
             self._inodes.release(parent)
 
-    def _completed(self, completing: _Completing, *, is_there: bool) -> None:
+    def _completed(self, completing: _Completing, completion: Completion) -> None:
         """HDFS has given a file the time of its close: restore the one that it had."""
-        is_last = self._completing.get(completing.inode.number) is completing
-        if is_last and is_there:
+        inode = completing.inode
+        if self._completing.get(inode.number) is not completing:
+            self._let_go(completing)  # published once more since
+        elif completion == "complete":
             self._restore_time(completing)
-            return
-        if is_last:
-            self._inodes.detach(completing.inode)  # another client has replaced it: look again
-        self._let_go(completing)
+        elif completion == "unknown":
+            self._nursery.start_soon(self._recover, completing)
+        else:
+            self._inodes.detach(inode)  # another client has replaced it: look again
+            self._let_go(completing)
+
+    async def _recover(self, completing: _Completing) -> None:
+        """Have HDFS complete a file whose uploader has died: until then hdfs-native's readers miss its last block."""
+        inode = completing.inode
+        for _ in range(_RECOVERY_POLLS):
+            if self._completing.get(inode.number) is not completing:
+                break  # published once more since: the lease is another one
+            try:
+                if await self._calls.run(self._backend.recover_lease, self._inodes.path_of(inode)):
+                    break
+            except HdfsFuseError as e:
+                logger.info("%s: its lease is not recovered: %s", self._inodes.path_of(inode), e)
+            await trio.sleep(_RECOVERY_POLL_S)
+        if self._completing.get(inode.number) is completing:
+            self._restore_time(completing)
+        else:
+            self._let_go(completing)
 
     def _restore_time(self, completing: _Completing) -> None:
         inode = completing.inode
         parent = inode.parent
-        if parent is None or self._inodes.find(parent, inode.name) is not inode or inode in self._drafts:
+        draft = self._drafts.get(inode)
+        is_changing = draft is not None and (draft.is_dirty or draft.is_removed)
+        if parent is None or self._inodes.find(parent, inode.name) is not inode or is_changing:
             self._let_go(completing)
             return
         path, mtime_ms = self._inodes.path_of(inode), inode.status.mtime_ms
@@ -400,40 +453,91 @@ class Drafts:
     async def _close(self, draft: Draft) -> None:
         """Nobody writes the file any longer: remove its sibling, and then forget it, unless it is opened meanwhile."""
         async with draft.lock:
+            if draft.writers:
+                return
             session, draft.session = draft.session, None
             if session is not None:
                 await self._uploads.abandon(session, self._sibling_path(draft))
                 self._leave_sibling(draft)
-            if not draft.writers and self._drafts.get(draft.inode) is draft:
+            if not draft.writers:
                 self._forget(draft)
 
     def _forget(self, draft: Draft) -> None:
+        inode = draft.inode
+        if self._drafts.get(inode) is not draft:
+            return
+        del self._drafts[inode]
         self._leave_sibling(draft)
         draft.staged.close()
         if draft.base is not None:
             draft.base.close()
-        inode = draft.inode
-        if self._drafts.get(inode) is draft:
-            del self._drafts[inode]
         inode.children -= 1
         self._inodes.release(inode)
 
-    async def remove(self, draft: Draft) -> None:
-        """Its name is gone: what is open stays readable and writable, and nothing is published."""
+    async def remove(self, draft: Draft, remove_stored: Callable[[], Awaitable[object]]) -> None:
+        """Its name goes: what is open stays readable and writable, and nothing is published any more.
+
+        Args:
+            draft: the file's.
+            remove_stored: removes what HDFS has of the file; when that fails the draft goes on.
+        """
         async with draft.lock:
+            if not draft.is_new:
+                await remove_stored()
             draft.is_removed = True
             session, draft.session = draft.session, None
-            if session is not None:
-                await self._uploads.abandon(session, self._sibling_path(draft))
+            if draft.sibling is not None:
+                path = self._sibling_path(draft)
+                if session is not None:
+                    await self._uploads.abandon(session, path)
+                else:
+                    self._calls.start(lambda: self._backend.delete(path, recursive=False), lambda _: None)
             self._leave_sibling(draft)
-        if not draft.writers:
-            self._forget(draft)
+            if not draft.writers:
+                self._forget(draft)
+
+    async def discard(self, draft: Draft) -> None:
+        """Undo `begin_new`: somebody else has made the file."""
+        async with draft.lock:
+            draft.is_removed = True
+        await self.end(draft)
+
+    async def publish_and(self, draft: Draft, then: Callable[[], Awaitable[object]]) -> None:
+        """Publish, and do something before anybody changes the file again."""
+        async with draft.lock:
+            await self._publish(draft)
+            await then()
+
+    async def set_mode(self, draft: Draft, mode: int, store: Callable[[], Awaitable[object]]) -> None:
+        """Change permission bits, with `store` in HDFS too if the file is there."""
+        async with draft.lock:
+            if not draft.is_new:
+                await store()
+            draft.mode = mode
+
+    async def set_times(
+        self, draft: Draft, mtime_ms: int | None, atime_ms: int | None, store: Callable[[], Awaitable[object]]
+    ) -> None:
+        """Change times: of what will be published, or with `store` of what HDFS has."""
+        async with draft.lock:
+            if draft.is_dirty:
+                draft.mtime_ms = draft.mtime_ms if mtime_ms is None else mtime_ms
+                draft.atime_ms = draft.atime_ms if atime_ms is None else atime_ms
+                return
+            await store()
+            if draft.base is not None and mtime_ms is not None:
+                status = replace(draft.base.status, mtime_ms=mtime_ms)
+                draft.base.close()
+                draft.base = OpenFile(self._backend, self._inodes.path_of(draft.inode), status, self._metrics)
 
     async def watch(self) -> None:
         """Try again to publish what nobody has open and HDFS did not take."""
         while True:
             await trio.sleep(_AGAIN_S)
-            await self._publish_left()
+            try:
+                await self._publish_left()
+            except Exception:
+                logger.exception("unexpected error while publishing")
 
     async def _publish_left(self) -> None:
         for draft in list(self._drafts.values()):
@@ -453,3 +557,6 @@ class Drafts:
             if draft.is_dirty and not draft.is_removed:
                 logger.error("%s: not stored", self._inodes.path_of(draft.inode))
         await self._uploads.drain()
+        with trio.move_on_after(_SETTLE_S):
+            while self._completing:  # noqa: ASYNC110 - times that are still being restored
+                await trio.sleep(_POLL_S)

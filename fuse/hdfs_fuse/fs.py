@@ -6,6 +6,7 @@ Consistency is close-to-open within the metadata lifetime: an open believes attr
 changed file gets other cache keys and new pages.
 """
 
+import contextlib
 import logging
 import os
 import time
@@ -22,7 +23,7 @@ from hdfs_fuse.cache.cache import BlockCache
 from hdfs_fuse.calls import Calls
 from hdfs_fuse.changes import NAME_MAX_BYTES, Changes
 from hdfs_fuse.config import MountConfig
-from hdfs_fuse.drafts import Draft, Drafts
+from hdfs_fuse.drafts import Draft, DraftEndedError, Drafts
 from hdfs_fuse.errors import (
     AlreadyExistsError,
     BusyError,
@@ -36,6 +37,8 @@ from hdfs_fuse.errors import (
     PermissionDeniedError,
     ReadOnlyError,
     StaleError,
+    UnavailableError,
+    UnsupportedError,
 )
 from hdfs_fuse.handles import DirectoryHandle, FileHandle, HandleTable
 from hdfs_fuse.hidden import is_hidden
@@ -233,6 +236,7 @@ class Filesystem:
         inode = await self.getattr(number)
         if write:
             self._writable()
+            await self._check_writable(inode)
         is_file = inode.status.kind is FileKind.FILE
         if execute and is_file and not inode.status.mode & 0o111:
             raise PermissionDeniedError(f"{inode.name}: not executable")
@@ -328,16 +332,51 @@ class Filesystem:
 
     async def _open_draft(self, inode: Inode, *, truncate: bool) -> tuple[FileHandle, bool]:
         drafts = self._writable()
+        if drafts.of(inode) is None:
+            await self._check_writable(inode)
         keep_pages = drafts.of(inode) is not None or inode.page_cache_version == inode.version
         inode.page_cache_version = inode.version
+        is_fresh = drafts.of(inode) is None
         draft = await drafts.begin(inode)
-        if truncate:
-            try:
+        try:
+            if is_fresh:
+                await self._check_version(inode)
+            if truncate:
                 await drafts.truncate(draft, 0)
-            except BaseException:
-                await drafts.end(draft)
-                raise
+        except BaseException:
+            await drafts.end(draft)
+            raise
         return FileHandle(inode, None, draft), keep_pages
+
+    async def _check_version(self, inode: Inode) -> None:
+        """What is written over must be what is there, now that nobody else can write it.
+
+        Raises:
+            FileChangedError: it is not.
+        """
+        try:
+            status = await self._calls.run(self._backend.status, self.inodes.path_of(inode))
+        except NotFoundError as e:
+            raise FileChangedError(f"{inode.name}: gone") from e
+        is_same = (status.mtime_ms, status.length_bytes) == inode.version
+        if not is_same and not (self._writable().is_completing(inode) and status.length_bytes == inode.version[1]):
+            raise FileChangedError(f"{inode.name}: changed since it was looked up")
+
+    async def _check_writable(self, inode: Inode) -> None:
+        """Have the NameNode decide whether this identity may change a file, where its mode bits leave that open.
+
+        Raises:
+            PermissionDeniedError: it may not.
+        """
+        status = inode.status
+        if status.mode & 0o002 or (status.owner == effective_user() and status.mode & 0o200):
+            return
+        try:
+            await self._calls.run(self._backend.check_write, self.inodes.path_of(inode))
+        except (UnsupportedError, UnavailableError) as e:
+            logger.info("%s: not known whether it may be written: %s", inode.name, e)
+            if not status.mode & 0o020:  # the group's bit may be ours
+                raise PermissionDeniedError(f"{inode.name}: its mode does not let {effective_user()} write it") from e
 
     async def _current(self, number: int, *, is_writer: bool) -> Inode:
         """The file that is to be opened, in the version that the kernel knows."""
@@ -345,8 +384,6 @@ class Filesystem:
         version = inode.version
         if is_writer:
             await self._writable().wait_for_writers(inode)
-            if self._draft(inode) is None:
-                inode.expires_s = float("-inf")  # what is written over must be what is there
         inode = await self.getattr(number)
         if inode.status.kind is FileKind.DIRECTORY:
             raise IsDirectoryError(f"{inode.name}: a directory")
@@ -398,32 +435,44 @@ class Filesystem:
         """
         drafts, changes, parent = self._writable(), self.changes, self.inodes.get(parent_number)
         path = changes.path_for(parent, name)
-        try:
-            status = await self._calls.run(self._backend.status, path)
-        except NotFoundError:
-            pass
-        else:
-            return await self._open_created(parent, name, status, flags)
-        now_ms = time.time_ns() // 1_000_000
-        new = FileStatus(name, FileKind.FILE, 0, mode & 0o1777, effective_user(), "", now_ms, now_ms)
         known = self.inodes.find(parent, name)
         if known is not None:
-            if self._draft(known) is not None:
+            if drafts.of(known) is not None:
                 return await self._open_created(parent, name, known.status, flags)
             self.inodes.detach(known)
+        now_ms = time.time_ns() // 1_000_000
+        new = FileStatus(name, FileKind.FILE, 0, mode & 0o1777, effective_user(), "", now_ms, now_ms)
         inode = self.inodes.remember(parent, name, new, self._expiry_s())
         try:
             draft = await drafts.begin_new(inode)
+            # Only now: whoever made it held the lease that is ours since.
+            there = await self._status_of_taken(drafts, draft, path)
         except BaseException as e:
             self.inodes.detach(inode)
             self.inodes.forget(inode.number, 1)
             if isinstance(e, BusyError) and flags & os.O_EXCL:
                 raise AlreadyExistsError(f"{name}: another node is creating it") from e
             raise
+        if there is not None:
+            self.inodes.detach(inode)
+            self.inodes.forget(inode.number, 1)
+            return await self._open_created(parent, name, there, flags)
         changes.changed(parent, name)
         inode.children += 1
         inode.opens += 1
         return self._files.add(FileHandle(inode, None, draft)), inode
+
+    async def _status_of_taken(self, drafts: Drafts, draft: Draft, path: str) -> FileStatus | None:
+        """What is at the path of a new draft, which then is no more; None where nothing is."""
+        try:
+            status = await self._calls.run(self._backend.status, path)
+        except NotFoundError:
+            return None
+        except HdfsFuseError:
+            await drafts.discard(draft)
+            raise
+        await drafts.discard(draft)
+        return status
 
     async def _open_created(self, parent: Inode, name: str, status: FileStatus, flags: int) -> tuple[int, Inode]:
         """The file has come into being since the kernel looked its name up."""
@@ -470,9 +519,11 @@ class Filesystem:
         """At most `size` bytes from `start`; fewer only at the end of the file."""
         file = self._files.get(handle)
         draft = file.draft or self._draft(file.inode)
+        data: bytes | memoryview | None = None
         if draft is not None:
-            data: bytes | memoryview = await self._writable().read(draft, start, size)
-        else:
+            with contextlib.suppress(DraftEndedError):
+                data = await self._writable().read(draft, start, size)
+        if data is None:
             data = await self._read_version(file, start, size)
         self._metrics.read_count += 1
         self._metrics.read_bytes += len(data)
@@ -516,9 +567,10 @@ class Filesystem:
     async def truncate(self, inode: Inode, length_bytes: int) -> None:
         """Cut or lengthen a file; where nobody has it open for writing, HDFS has it when this returns."""
         drafts = self._writable()
-        if (draft := drafts.of(inode)) is not None:
-            await drafts.truncate(draft, length_bytes)
-            return
+        if (draft := drafts.of(inode)) is not None and draft.writers:
+            with contextlib.suppress(DraftEndedError):
+                await drafts.truncate(draft, length_bytes)
+                return
         handle, _ = await self.open(inode.number, os.O_WRONLY)
         try:
             draft = drafts.of(inode)

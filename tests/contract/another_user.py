@@ -29,6 +29,7 @@ def main() -> None:
         "open": lambda: backend.client().open(f"{directory}/file"),
         "make_directory": lambda: backend.make_directory(f"{directory}/new", 0o755),
         "delete": lambda: backend.delete(f"{directory}/file", recursive=False),
+        "check_write": lambda: backend.check_write(f"{directory}/file"),
         "set_owner": lambda: backend.set_owner(directory, "nobody", None),
     }
     print(json.dumps({name: outcome(call) for name, call in calls.items()}))

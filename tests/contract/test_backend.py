@@ -583,6 +583,14 @@ def test_create_a_directory(adapter: Adapter, writable: Backend) -> None:
     assert sorted(entry.name for entry in writable.list(path)) == ["file", "sub"]
 
 
+def test_check_write(adapter: Adapter, backend: Backend) -> None:
+    adapter.put(f"{adapter.root}/file", b"")
+    backend.check_write(f"{adapter.root}/file")
+    backend.check_write(adapter.root)
+    with pytest.raises(errors.NotFoundError):
+        backend.check_write(f"{adapter.root}/missing")
+
+
 def test_put(adapter: Adapter, writable: Backend) -> None:
     if adapter.name.endswith("local"):
         with pytest.raises(errors.UnsupportedError):
@@ -662,5 +670,5 @@ def test_another_user_is_refused(adapter: Adapter, request: pytest.FixtureReques
     assert done.returncode == 0, done.stderr
     denied = "PermissionDeniedError"
     assert json.loads(done.stdout) == dict.fromkeys(
-        ["status", "list", "open", "make_directory", "delete", "set_owner"], denied
+        ["status", "list", "open", "make_directory", "delete", "set_owner", "check_write"], denied
     )

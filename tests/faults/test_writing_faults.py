@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from hdfs_native import Client
 
 from tests.mount.local import MIB, Mounted, mounted_writable
 from tests.perf.observe import children_of
@@ -221,11 +222,11 @@ def test_an_uploader_dies(hdfs: LocalHdfs, hdfs_dir: str, mount: Mounted) -> Non
                 os.kill(uploader_of(mount), signal.SIGKILL)
     os.kill(uploader_of(mount), signal.SIGKILL)  # files that are published are not yet complete
 
-    def is_whole() -> bool:
-        lengths = hdfs.webhdfs("GET", hdfs_dir, "LISTSTATUS")["FileStatuses"]["FileStatus"]
-        return {entry["pathSuffix"]: entry["length"] for entry in lengths} == dict.fromkeys(files, 4096)
-
-    wait_until(is_whole, "HDFS has all files")
+    client = Client(hdfs.uri)
+    # Its reader does not see the last block of a file that is not complete.
+    wait_until(
+        lambda: all(client.read(f"{hdfs_dir}/{name}").size == 4096 for name in files), "all are complete", timeout_s=60
+    )
     assert stored(hdfs, hdfs_dir) == files
 
 

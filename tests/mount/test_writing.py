@@ -468,6 +468,10 @@ def test_permissions(hdfs: LocalHdfs, hdfs_dir: str, tmp_path: Path, monkeypatch
         assert code(partial((mount.path / "closed" / "file").write_bytes, b"x")) == errno.EACCES
         assert code((mount.path / "closed" / "dir").mkdir) == errno.EACCES
         assert code(partial((mount.path / "theirs").chmod, 0o600)) == errno.EACCES
+        # A rename over it would be allowed, since the directory is everybody's.
+        assert code(partial((mount.path / "theirs").write_bytes, b"y")) == errno.EACCES
+        assert not os.access(mount.path / "theirs", os.W_OK)
+        assert behind.content("theirs") == b"x"
         assert code(partial(os.chown, mount.path / "theirs", 1, -1)) == errno.EACCES
         (mount.path / "ours").write_bytes(b"x")
         assert hdfs.webhdfs("GET", f"{hdfs_dir}/ours", "GETFILESTATUS")["FileStatus"]["owner"] == "alice"

@@ -14,7 +14,8 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -53,6 +54,8 @@ from tests.support.signals import exit_on, handle_signals
 
 ALL = (RAW, RAW_ARROW, MOUNT, MOUNT_ARROW, RCLONE, LOCAL)
 
+# How often HDFS is asked whether it has what was written, and for how long, in seconds: rclone waits 5 s first.
+_POLL_S, _LATEST_S = 0.05, 120.0
 # Of the files of 8 MiB; all would take longer than some of the measurements.
 _SHARDS_VERIFIED = 4
 
@@ -142,6 +145,7 @@ class Bench:
         self._samples: list[report.Sample] = []
         self._peaks: dict[str, int] = {}
         self._datanode_pid = 0
+        self._hdfs: LocalHdfs | None = None
 
     def run(self, *, fill_memory: bool) -> report.Results:
         """Everything but the report.
@@ -154,6 +158,7 @@ class Bench:
         work = Path(self._stack.enter_context(place))
         with _console.status("starting HDFS"):
             hdfs = self._stack.enter_context(LocalHdfs(directory=work / "hdfs"))
+        self._hdfs = hdfs
         identity = hdfs.datanodes[0].identity
         assert identity is not None
         self._datanode_pid = identity.pid
@@ -279,6 +284,7 @@ class Bench:
         before = read_bytes_of(self._datanode_pid)
         use = contender.do(step.job(context))
         datanode_bytes = read_bytes_of(self._datanode_pid) - before
+        late_s = self._settle(contender, use.answer.written)
         hdfs_bytes = datanode_bytes if use.hdfs_bytes is None else use.hdfs_bytes
         # What is not mapped files; kept apart from them, since those are the cache.
         self._peaks[contender.name] = max(self._peaks.get(contender.name, 0), use.daemon_anonymous_bytes)
@@ -289,7 +295,7 @@ class Bench:
                 contender=contender.name,
                 repetition=repetition,
                 unit=step.unit.value,
-                value=value_of(step.unit, use, hdfs_bytes),
+                value=value_of(step.unit, use, hdfs_bytes, late_s),
                 duration_s=use.answer.duration_s,
                 count=use.answer.count,
                 size_bytes=use.answer.size_bytes,
@@ -300,9 +306,34 @@ class Bench:
                 datanode_bytes=datanode_bytes,
                 hdfs_bytes=use.hdfs_bytes,
                 read_bytes=use.read_bytes,
+                late_s=late_s,
                 doubt="" if contender.name == LOCAL else doubt_about(step.source, use, datanode_bytes),
             )
         )
+
+    def _settle(self, contender: Contender, written: Mapping[str, int]) -> float:
+        """Wait until HDFS has what was written, and remove it; how many seconds after the client was told that was."""
+        if contender.name == LOCAL or not written:
+            return 0.0
+        assert self._hdfs is not None
+        started, late_s = time.perf_counter(), 0.0
+        while missing := [path for path, size_bytes in written.items() if self._length(path) != size_bytes]:
+            late_s = time.perf_counter() - started
+            if late_s > _LATEST_S:
+                raise ContenderError(f"{contender.name}: HDFS never got {missing[0]}")
+            time.sleep(_POLL_S)
+        for path in written:
+            self._hdfs.webhdfs("DELETE", f"{ROOT}/{path}", "DELETE")
+        return late_s
+
+    def _length(self, path: str) -> int | None:
+        assert self._hdfs is not None
+        try:
+            status = self._hdfs.webhdfs("GET", f"{ROOT}/{path}", "GETFILESTATUS")["FileStatus"]
+        except LocalHdfsError:
+            return None
+        length: int = status["length"]
+        return length
 
 
 @contextlib.contextmanager

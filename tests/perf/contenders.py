@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-from hdfs_fuse.config import CacheConfig, MountConfig
+from hdfs_fuse.config import CacheConfig, MountConfig, StagingConfig
 from hdfs_fuse.mounter import mounts
 from hdfs_fuse.mounter.supervisor import Supervisor, stats_path
 
@@ -108,6 +108,7 @@ class Contender:
         name: in the report.
         has_pages: whether the kernel keeps pages of what was read.
         has_cache: whether there is a cache on disk.
+        can_write: whether files can be made.
         mount_s: how long each mount took, so far.
         idle: memory of the serving process after each mount, so far.
     """
@@ -116,6 +117,7 @@ class Contender:
         self.name = name
         self.has_pages = kind == "files"
         self.has_cache = False
+        self.can_write = True
         self.mount_s: list[float] = []
         self.idle: list[Memory] = []
         self._kind, self._root, self._environment = kind, root, environment
@@ -248,6 +250,10 @@ class OurMount(Mounted):
         """Mount `config` with a cache below `directory`."""
         super().__init__(name, directory)
         self._supervisor = supervisor
+        self.can_write = config.backend != "pyarrow"
+        if self.can_write:
+            staging = StagingConfig(directory=str(directory / "staging"))
+            config = msgspec.structs.replace(config, read_only=False, staging=staging)
         self._config = config
         self._stats_socket = ""
         self._pid: int | None = None
@@ -283,7 +289,7 @@ class Rclone(Mounted):
         self._log = directory / "rclone.log"
         # An empty --config keeps the user's own configuration out of it.
         self._command = [
-            *("rclone", "mount", f":hdfs:/{path}", str(self._mountpoint), "--config", "", "--read-only"),
+            *("rclone", "mount", f":hdfs:/{path}", str(self._mountpoint), "--config", ""),
             *("--hdfs-namenode", authority, "--hdfs-username", user),
             *("--vfs-cache-mode", "full", "--cache-dir", str(self._cache), "--log-file", str(self._log)),
         ]

@@ -59,7 +59,35 @@ class Digest(Job, frozen=True, tag=True):
     paths: list[str]
 
 
-AnyJob = Sequential | Random | Small | FirstBytes | Listing | Drop | Digest
+class Write(Job, frozen=True, tag=True):
+    """Create a file of so many bytes, from beginning to end, and close it.
+
+    Attributes:
+        directory: where, under a new name.
+    """
+
+    directory: str
+    size_bytes: int
+
+
+class Create(Job, frozen=True, tag=True):
+    """Create, write and close small files under new names, `threads` at once."""
+
+    directory: str
+    count: int
+    size_bytes: int
+    threads: int
+
+
+class Append(Job, frozen=True, tag=True):
+    """Append to one new file again and again, and have it stored each time; each is timed."""
+
+    directory: str
+    count: int
+    size_bytes: int
+
+
+AnyJob = Sequential | Random | Small | FirstBytes | Listing | Drop | Digest | Write | Create | Append
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -72,6 +100,7 @@ class Answer(msgspec.Struct, frozen=True):
         size_bytes: how many bytes it got.
         each_s: durations of its parts, where they were timed.
         digests: SHA-256 by path, where it was asked for.
+        written: length by path, of files that were written.
         error: what went wrong; empty when nothing did.
     """
 
@@ -81,4 +110,5 @@ class Answer(msgspec.Struct, frozen=True):
     size_bytes: int = 0
     each_s: list[float] = []
     digests: dict[str, str] = {}
+    written: dict[str, int] = {}
     error: str = ""

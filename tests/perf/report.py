@@ -28,6 +28,7 @@ class Sample(msgspec.Struct, frozen=True):
         daemon_anonymous_bytes, daemon_resident_bytes: the most memory of the latter.
         datanode_bytes: what the DataNode read meanwhile.
         hdfs_bytes, read_bytes: what the daemon counted; None where it does not say.
+        late_s: how much later than the client was told HDFS had what was written; part of `value`.
         doubt: why it may not be what it says; empty when nothing speaks against it.
     """
 
@@ -47,6 +48,7 @@ class Sample(msgspec.Struct, frozen=True):
     datanode_bytes: int
     hdfs_bytes: int | None
     read_bytes: int | None
+    late_s: float
     doubt: str
 
 
@@ -194,6 +196,21 @@ TARGETS = (
         0.4,
         True,
         lambda r: r.values("two-passes", "images-again", MOUNT),
+    ),
+    Target(
+        "writing a large file / hdfs-native", 0.9, True, _ratio(("writing", "large", MOUNT), ("writing", "large", RAW))
+    ),
+    Target(
+        "creating 4 KiB files, 1 thread / hdfs-native",
+        60.0,
+        True,
+        _ratio(("writing", "create-1", MOUNT), ("writing", "create-1", RAW)),
+    ),
+    Target(
+        "creating 4 KiB files, 16 threads / hdfs-native",
+        10.0,
+        True,
+        _ratio(("writing", "create-16", MOUNT), ("writing", "create-16", RAW)),
     ),
     Target("memory of an idle mount", 60.0, False, _idle, "MiB"),
     Target("memory under load, beyond the mapped cache", 200.0, False, _peak, "MiB"),

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import traceback
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
@@ -21,6 +22,7 @@ from tests.perf import jobs
 _MIB = 1 << 20
 # As large as the reads of cp and cat on today's systems, and what pyarrow streams fastest with.
 _READ_BYTES = _MIB
+_WRITE_BYTES = _MIB
 
 
 class Access(Protocol):
@@ -53,6 +55,59 @@ class Access(Protocol):
     def drop(self, path: str) -> None:
         """Give back the kernel's pages of a file."""
         ...
+
+    def write(self, path: str, chunks: Iterator[bytes]) -> None:
+        """Create a file, write it and close it."""
+        ...
+
+    def append(self, path: str) -> "Appender":
+        """Create a file that is appended to."""
+        ...
+
+
+class Appender(Protocol):
+    """A file that grows."""
+
+    def append(self, data: bytes) -> None:
+        """Add to the file; it is stored when this returns."""
+        ...
+
+    def close(self) -> None:
+        """Close it."""
+        ...
+
+
+class FileAppender:
+    """A file by plain system calls."""
+
+    def __init__(self, path: str) -> None:
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def append(self, data: bytes) -> None:
+        """See Appender."""
+        os.write(self._fd, data)
+        os.fsync(self._fd)
+
+    def close(self) -> None:
+        """See Appender."""
+        os.close(self._fd)
+
+
+class SyncedAppender:
+    """A writer of a client library, and how it stores what was written."""
+
+    def __init__(self, writer: Any, sync: Callable[[], object]) -> None:
+        self._writer = writer
+        self._sync = sync
+
+    def append(self, data: bytes) -> None:
+        """See Appender."""
+        self._writer.write(data)
+        self._sync()
+
+    def close(self) -> None:
+        """See Appender."""
+        self._writer.close()
 
 
 class FilesAccess:
@@ -123,6 +178,15 @@ class FilesAccess:
         finally:
             os.close(descriptor)
 
+    def write(self, path: str, chunks: Iterator[bytes]) -> None:
+        """See Access."""
+        with open(f"{self._root}/{path}", "wb", buffering=0) as file:
+            file.writelines(chunks)
+
+    def append(self, path: str) -> Appender:
+        """See Access."""
+        return FileAppender(f"{self._root}/{path}")
+
 
 class NativeAccess:
     """hdfs-native: its fastest way for each job."""
@@ -171,6 +235,17 @@ class NativeAccess:
 
     def drop(self, path: str) -> None:
         """See Access; this client keeps nothing."""
+
+    def write(self, path: str, chunks: Iterator[bytes]) -> None:
+        """See Access."""
+        with self._client.create(f"{self._root}/{path}") as file:
+            for chunk in chunks:
+                file.write(chunk)
+
+    def append(self, path: str) -> Appender:
+        """See Access."""
+        writer = self._client.create(f"{self._root}/{path}")
+        return SyncedAppender(writer, writer.hsync)
 
 
 class ArrowAccess:
@@ -222,6 +297,17 @@ class ArrowAccess:
     def drop(self, path: str) -> None:
         """See Access; this client keeps nothing."""
 
+    def write(self, path: str, chunks: Iterator[bytes]) -> None:
+        """See Access."""
+        with self._fs.open_output_stream(f"{self._root}/{path}", buffer_size=0) as file:
+            for chunk in chunks:
+                file.write(chunk)
+
+    def append(self, path: str) -> Appender:
+        """See Access."""
+        writer = self._fs.open_output_stream(f"{self._root}/{path}", buffer_size=0)
+        return SyncedAppender(writer, writer.flush)
+
 
 ACCESS: dict[str, Callable[[str], Access]] = {"files": FilesAccess, "native": NativeAccess, "arrow": ArrowAccess}
 
@@ -231,6 +317,7 @@ def do(access: Access, job: jobs.AnyJob) -> jobs.Answer:
     count = size_bytes = 0
     each_s: list[float] = []
     digests: dict[str, str] = {}
+    written: dict[str, int] = {}
     cpu_s, started = time.process_time(), time.perf_counter()
     match job:
         case jobs.Sequential(paths, drop):
@@ -259,6 +346,23 @@ def do(access: Access, job: jobs.AnyJob) -> jobs.Answer:
                 access.drop(path)
         case jobs.Digest(paths):
             digests = {path: access.hash(path) for path in paths}
+        case jobs.Write(directory, size_bytes):
+            path = _new_path(directory)
+            access.write(path, _chunks(size_bytes))
+            count, written = 1, {path: size_bytes}
+        case jobs.Create(directory, count, size, threads):
+            written = {_new_path(directory): size for _ in range(count)}
+            size_bytes = _in_threads(lambda path: _create(access, path, size), list(written), threads)
+        case jobs.Append(directory, count, size):
+            path, data = _new_path(directory), os.urandom(size)
+            written = {path: count * size}
+            file = access.append(path)
+            for _ in range(count):
+                begun = time.perf_counter()
+                file.append(data)
+                each_s.append(time.perf_counter() - begun)
+            file.close()
+            size_bytes = count * size
     return jobs.Answer(
         duration_s=time.perf_counter() - started,
         cpu_s=time.process_time() - cpu_s,
@@ -266,7 +370,23 @@ def do(access: Access, job: jobs.AnyJob) -> jobs.Answer:
         size_bytes=size_bytes,
         each_s=each_s,
         digests=digests,
+        written=written,
     )
+
+
+def _new_path(directory: str) -> str:
+    return f"{directory}/{uuid.uuid4().hex}"
+
+
+def _chunks(size_bytes: int) -> Iterator[bytes]:
+    chunk = os.urandom(_WRITE_BYTES)
+    for at in range(0, size_bytes, _WRITE_BYTES):
+        yield chunk[: min(_WRITE_BYTES, size_bytes - at)]
+
+
+def _create(access: Access, path: str, size_bytes: int) -> int:
+    access.write(path, iter([bytes(size_bytes)]))
+    return size_bytes
 
 
 def _in_threads(read: Callable[[str], int], paths: Sequence[str], threads: int) -> int:

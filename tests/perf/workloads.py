@@ -14,7 +14,7 @@ from hdfs_fuse.cache.reuse import TOUCH_INTERVAL_S
 
 from tests.perf import jobs
 from tests.perf.contenders import Contender, OurMount, Use
-from tests.perf.data import LISTED, Data
+from tests.perf.data import LISTED, WRITTEN, Data
 
 _PAGE = 4096
 
@@ -342,27 +342,66 @@ TWO_PASSES = Workload(
     ),
 )
 
-WORKLOADS = (SEQUENTIAL, RANDOM, SMALL, FIRST_BYTE, LISTING, TWO_PASSES)
+
+def _can_write(contender: Contender) -> bool:
+    return contender.can_write
 
 
-def value_of(unit: Unit, use: Use, hdfs_bytes: int) -> float:
+def _write_big(context: Context) -> jobs.AnyJob:
+    return jobs.Write(WRITTEN, context.data.sizes.big_bytes)
+
+
+def _create_alone(context: Context) -> jobs.AnyJob:
+    return jobs.Create(WRITTEN, context.data.sizes.created_alone, _PAGE, 1)
+
+
+def _create_together(context: Context) -> jobs.AnyJob:
+    return jobs.Create(WRITTEN, context.data.sizes.created_together, _PAGE, 16)
+
+
+def _append(_context: Context) -> jobs.AnyJob:
+    return jobs.Append(WRITTEN, 20, 1000)
+
+
+def _write_before(contender: Contender, _context: Context) -> None:
+    """The first change of a mount starts the process that writes."""
+    contender.do(jobs.Create(WRITTEN, 1, _PAGE, 1))
+
+
+WRITING = Workload(
+    "writing",
+    "files that are written and stored: until HDFS has them",
+    (
+        Step("large", "one large file", Unit.MB_S, _write_big, _write_before, needs=_can_write),
+        Step("create-1", "files of 4 KiB, 1 thread", Unit.FILES_S, _create_alone, needs=_can_write),
+        Step("create-16", "files of 4 KiB, 16 threads", Unit.FILES_S, _create_together, needs=_can_write),
+        Step("append", "1,000 bytes appended and synced", Unit.MS, _append, needs=_can_write),
+    ),
+)
+
+WORKLOADS = (SEQUENTIAL, RANDOM, SMALL, FIRST_BYTE, LISTING, TWO_PASSES, WRITING)
+
+
+def value_of(unit: Unit, use: Use, hdfs_bytes: int, late_s: float) -> float:
     """What is reported of a step.
 
     Args:
         unit: of the step.
         use: what its job took.
         hdfs_bytes: what came from HDFS meanwhile.
+        late_s: how much later HDFS had what was written.
     """
     answer = use.answer
+    duration_s = answer.duration_s + late_s
     match unit:
         case Unit.MB_S:
-            return answer.size_bytes / 1e6 / answer.duration_s
+            return answer.size_bytes / 1e6 / duration_s
         case Unit.MS:
             return median(answer.each_s) * 1000
         case Unit.HITS:
             return 1 - hdfs_bytes / answer.size_bytes
         case _:
-            return answer.count / answer.duration_s
+            return answer.count / duration_s
 
 
 def doubt_about(source: Source, use: Use, datanode_bytes: int) -> str:

@@ -246,6 +246,11 @@ class FakeBackend:
                 self._disk.make_directory(path, mode)
         self._disk.left("make_directory")
 
+    def check_write(self, path: str) -> None:
+        """See base.Backend."""
+        self._disk.entered("check_write")
+        self._disk.find(path)
+
     def create_directory(self, path: str, mode: int) -> None:
         """See base.Backend."""
         self._disk.entered("create_directory")

@@ -135,6 +135,10 @@ class _ChangesElsewhere:
         """See base.Backend."""
         self._writable(path).write_file(path, data)
 
+    def check_write(self, path: str) -> None:
+        """See base.Backend."""
+        self._other.check_write(path)
+
     def create_directory(self, path: str, mode: int) -> None:
         """See base.Backend."""
         self._writable(path).create_directory(path, mode)

@@ -169,6 +169,14 @@ class Backend(Protocol):
         """
         ...
 
+    def check_write(self, path: str) -> None:
+        """Ask whether this identity may change the content of `path`, which a rename over it does not ask.
+
+        Raises:
+            PermissionDeniedError: it may not. UnsupportedError, UnavailableError: there is no way to know.
+        """
+        ...
+
     def create_directory(self, path: str, mode: int) -> None:
         """Create `path`, which must not be there yet; of several who try, one succeeds.
 

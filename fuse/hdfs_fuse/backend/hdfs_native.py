@@ -143,6 +143,10 @@ class HdfsNativeBackend:
         except FileExistsError as e:
             raise errors.NotDirectoryError(f"{parent}: is a file") from e
 
+    def check_write(self, path: str) -> None:
+        """See base.Backend; asked of WebHDFS."""
+        self._over_http().check_write(path)
+
     def create_directory(self, path: str, mode: int) -> None:
         """See base.Backend. HDFS's mkdirs is content with a directory that is there; its rename is not."""
         parent = path.rpartition("/")[0]

@@ -129,6 +129,15 @@ class LocalBackend:
         except OSError as e:
             raise translate(e, path) from e
 
+    def check_write(self, path: str) -> None:
+        """See base.Backend."""
+        try:
+            os.lstat(path)
+        except OSError as e:
+            raise translate(e, path) from e
+        if not os.access(path, os.W_OK, effective_ids=True):
+            raise errors.PermissionDeniedError(f"{path}: may not be written")
+
     def create_directory(self, path: str, mode: int) -> None:
         """See base.Backend."""
         try:

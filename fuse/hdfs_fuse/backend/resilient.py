@@ -211,6 +211,10 @@ class ResilientBackend:
 
         self._change("make directory", path, lambda: self.client().make_directory(path, mode), again)
 
+    def check_write(self, path: str) -> None:
+        """See base.Backend; never repeated, since whoever asks has an answer of his own."""
+        self.client().check_write(path)
+
     def create_directory(self, path: str, mode: int) -> None:
         """See base.Backend. An attempt whose answer was lost may be what is there already: that is success."""
 

@@ -199,6 +199,10 @@ class WebHdfs:
             return {}
         return {node.info_addr: node for node in nodes.values()}
 
+    def check_write(self, path: str) -> None:
+        """See base.Backend."""
+        self._call("GET", path, {"op": "CHECKACCESS", "fsaction": "-w-"})
+
     def delete(self, path: str, *, recursive: bool) -> bool:
         """See base.Backend."""
         parameters = {"op": "DELETE", "recursive": "true" if recursive else "false"}

@@ -10,6 +10,7 @@ the end of the stream                  ->    finishes its requests, removes what
 """
 
 import struct
+from typing import Literal
 
 import msgspec
 
@@ -148,6 +149,11 @@ class Answer(msgspec.Struct, tag=True, frozen=True):
         return self
 
 
+# What became of a file that was published while it was open: it is complete; it has been replaced or removed since;
+# nobody knows, and its lease may be left.
+Completion = Literal["complete", "gone", "unknown"]
+
+
 class Completed(msgspec.Struct, tag=True, frozen=True):
     """A file that was published while it was open is complete now.
 
@@ -155,11 +161,11 @@ class Completed(msgspec.Struct, tag=True, frozen=True):
 
     Attributes:
         number: of the request that published it.
-        is_there: whether that worked; otherwise the file has been replaced or removed since, or its lease is recovered.
+        completion: what became of it.
     """
 
     number: int
-    is_there: bool
+    completion: Completion
 
 
 Reply = Progress | Answer | Completed

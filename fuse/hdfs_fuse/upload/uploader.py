@@ -28,6 +28,7 @@ from hdfs_fuse.upload.messages import (
     Abandon,
     Answer,
     Completed,
+    Completion,
     Progress,
     Publish,
     Reply,
@@ -128,15 +129,32 @@ class Uploader:
                 f"{request.target}: {written.length_bytes} of {request.content.length_bytes} bytes were written"
             )
         self._set_attributes(written, request)
+        # While the lease is ours: the sibling that others would take over is never a complete one.
         self._backend.rename(request.sibling, request.target, overwrite=request.overwrite)
         mtime_ms = written.mtime_ms if request.mtime_ms is None else request.mtime_ms
+        completion: Completion | None = None
+        if is_open and not request.keep_open:
+            completion = self._close(writer, request.target)
+            if completion == "complete":
+                mtime_ms = self._date(request)
+                is_open = False
         self._send(Answer(request.number, mtime_ms=mtime_ms, length_bytes=written.length_bytes, is_open=is_open))
-        if is_open:
+        if is_open and completion is not None:
+            self._send(Completed(request.number, completion))
+        elif is_open:
+            self._may_close.acquire()
             self._closers.submit(self._complete, writer, request)
         return None
 
+    def _date(self, request: Publish) -> int:
+        """Give a file that was just completed its times again; its modification time."""
+        if request.mtime_ms is None and request.atime_ms is None:
+            return self._backend.status(request.target).mtime_ms
+        self._backend.set_times(request.target, mtime_ms=request.mtime_ms, atime_ms=request.atime_ms)
+        return self._backend.status(request.target).mtime_ms if request.mtime_ms is None else request.mtime_ms
+
     def _write(self, request: Publish, writer: FileWriter) -> bool:
-        """Put the content into the sibling; whether it is still to be completed."""
+        """Put the content into the sibling; whether it is on the DataNodes' disks and still to be completed."""
         content = request.content
         if request.over_http:
             chunks = self._reporting(request)
@@ -144,16 +162,9 @@ class Uploader:
             return False
         for chunk in self._reporting(request):
             writer.write(chunk)
-        if not (request.keep_open and content.length_bytes):
-            writer.close()
-            return False
-        self._may_close.acquire()
         try:
             writer.sync()
-        except BaseException as e:
-            self._may_close.release()
-            if not isinstance(e, UnsupportedError):  # erasure-coded
-                raise
+        except UnsupportedError:  # erasure-coded
             writer.close()
             return False
         return True
@@ -181,20 +192,23 @@ class Uploader:
             self._backend.set_times(path, mtime_ms=request.mtime_ms, atime_ms=request.atime_ms)
 
     def _complete(self, writer: FileWriter, request: Publish) -> None:
-        """Close a file that has its name already; its bytes are on the DataNodes' disks whatever happens here."""
-        is_there = False
         try:
-            writer.close()
-            is_there = True
-        except (NotFoundError, BusyError):
-            pass  # it has been removed or replaced since
-        except HdfsFuseError as e:
-            logger.info("%s: not closed, its lease is recovered: %s", request.target, e)
-            with contextlib.suppress(HdfsFuseError):
-                self._backend.recover_lease(request.target)
+            completion = self._close(writer, request.target)
         finally:
             self._may_close.release()
-            self._send(Completed(request.number, is_there))
+        self._send(Completed(request.number, completion))
+
+    @staticmethod
+    def _close(writer: FileWriter, path: str) -> Completion:
+        """Complete a file that has its name already; its bytes are on the DataNodes' disks whatever happens here."""
+        try:
+            writer.close()
+        except (NotFoundError, BusyError):
+            return "gone"  # removed or replaced since
+        except HdfsFuseError as e:
+            logger.info("%s: not closed: %s", path, e)
+            return "unknown"
+        return "complete"
 
 
 def main() -> None:

@@ -30,6 +30,7 @@ from hdfs_fuse.upload.messages import (
     Abandon,
     Answer,
     Completed,
+    Completion,
     Content,
     Progress,
     Publish,
@@ -43,6 +44,7 @@ from hdfs_fuse.upload.messages import (
 logger = logging.getLogger(__name__)
 
 _RECEIVE_BYTES = 1 << 20
+
 # The share of the deadline that an attempt may pass without any progress: so three hang within it.
 _STALL_SHARE = 0.33
 _MIN_ATTEMPTS = 3
@@ -77,7 +79,11 @@ class Publication:
     owner: str | None = None
     group: str | None = None
     keep_open: bool = False
-    completed: Callable[[bool], object] | None = None
+    completed: Callable[[Completion], object] | None = None
+
+
+class UploaderLostError(UnavailableError):
+    """The uploader process has ended, or hangs: whether it has done what it was asked for is unknown."""
 
 
 class _Waiting:
@@ -85,7 +91,7 @@ class _Waiting:
 
     __slots__ = ("answer", "answered", "completed", "scope")
 
-    def __init__(self, completed: Callable[[bool], object] | None) -> None:
+    def __init__(self, completed: Callable[[Completion], object] | None) -> None:
         self.answered = trio.Event()
         self.answer: Answer | None = None
         self.completed = completed
@@ -105,7 +111,7 @@ class _Process:
         self._numbers = itertools.count(1)
         self._process: subprocess.Popen[bytes] | None = None
         self._pending: dict[int, _Waiting] = {}
-        self._completing: dict[int, Callable[[bool], object]] = {}
+        self._completing: dict[int, Callable[[Completion], object]] = {}
         self.is_usable = True
         self._ready = trio.Event()  # it has started, or never will
         self.ended = trio.Event()
@@ -120,8 +126,8 @@ class _Process:
                 received += data
                 for message in take_frames(received):
                     self._take(msgspec.msgpack.decode(message, type=Reply))
-        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as e:
-            logger.warning("an uploader process failed: %s", e)
+        except Exception as e:  # noqa: BLE001  # whatever it is, another process may do better
+            logger.warning("an uploader process failed: %s: %s", type(e).__name__, e)
         finally:
             self._end()
             with trio.CancelScope(shield=True):
@@ -144,13 +150,13 @@ class _Process:
             waiting.answered.set()
         completing, self._completing = self._completing, {}
         for completed in completing.values():
-            completed(False)
+            completed("unknown")
 
     def _take(self, reply: Reply) -> None:
         match reply:
             case Completed():
                 if (completed := self._completing.pop(reply.number, None)) is not None:
-                    completed(reply.is_there)
+                    completed(reply.completion)
             case Progress():
                 waiting = self._pending.get(reply.number)
                 if waiting is not None and waiting.scope is not None:
@@ -165,7 +171,7 @@ class _Process:
                     waiting.answered.set()
 
     async def request(
-        self, make: Callable[[int], Request], completed: Callable[[bool], object] | None = None
+        self, make: Callable[[int], Request], completed: Callable[[Completion], object] | None = None
     ) -> Answer:
         """Ask, and wait for the answer.
 
@@ -189,7 +195,7 @@ class _Process:
             if not self.is_usable and not self._pending:
                 self.kill()
         if waiting.answer is None:
-            raise UnavailableError("the uploader process has ended")
+            raise UploaderLostError("the uploader process has ended")
         return waiting.answer.check()
 
     async def _send(self, data: bytes) -> None:
@@ -254,7 +260,10 @@ class Uploads:
         for process in self._processes:
             if process.is_usable:
                 return process
-        process = _Process(self._config_json, self._deadline_s * _STALL_SHARE)
+        try:
+            process = _Process(self._config_json, self._deadline_s * _STALL_SHARE)
+        except OSError as e:  # no descriptor is left
+            raise UnavailableError(f"no uploader can be started: {e.strerror}") from e
         self._processes.append(process)
         self._nursery.start_soon(self._run, process)
         return process
@@ -304,14 +313,11 @@ class Uploads:
                 logger.info("writing over WebHDFS: %s", e)
                 self._has_http = False
             except (*_TRANSIENT, BackendError) as e:
-                if isinstance(e, DeadlineError):
-                    self._alone_until_s = trio.current_time() + _OVER_HTTP_S
-                patience_s = min(_NO_SPACE_S if isinstance(e, NoSpaceError) else self._deadline_s, self._deadline_s)
-                if attempt >= _MIN_ATTEMPTS and trio.current_time() - started_s > patience_s:
+                is_last = attempt >= _MIN_ATTEMPTS and trio.current_time() - started_s > self._patience_s(e)
+                if is_last:
                     raise
                 logger.info("%s: attempt %d failed: %s: %s", publication.target, attempt, type(e).__name__, e)
-                # Its outcome may be unknown, so what is there may be ours.
-                publication.overwrite = True
+                self._learn(e, publication)
                 await trio.sleep(wait_s)
                 wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
             else:
@@ -320,6 +326,16 @@ class Uploads:
                 return answer
             current = None
         raise AssertionError
+
+    def _patience_s(self, error: HdfsFuseError) -> float:
+        """For how long to try again after `error`."""
+        return min(_NO_SPACE_S, self._deadline_s) if isinstance(error, NoSpaceError) else self._deadline_s
+
+    def _learn(self, error: HdfsFuseError, publication: Publication) -> None:
+        if isinstance(error, DeadlineError):
+            self._alone_until_s = trio.current_time() + _OVER_HTTP_S
+        if isinstance(error, DeadlineError | UploaderLostError):
+            publication.overwrite = True  # what is there may be ours
 
     async def _attempt(self, session: Session, what: Publication, *, over_http: bool) -> Answer:
         alone = trio.current_time() < self._alone_until_s
