@@ -32,9 +32,27 @@ from hdfs_fuse.listings import Listings
 
 logger = logging.getLogger(__name__)
 
-NAME_MAX_BYTES = 255  # dfs.namenode.fs-limits.max-component-length
+_NAME_MAX_BYTES = 255  # dfs.namenode.fs-limits.max-component-length
 # Of a hidden name that a crash has left: nobody has the file open any more.
 _ABANDONED_MS = 24 * 3600 * 1000
+
+
+def check_name(name: str, not_utf8: type[HdfsFuseError]) -> None:
+    """Whether HDFS can have an entry of that name.
+
+    Args:
+        name: of the entry.
+        not_utf8: what to raise where the name is not UTF-8, as all in HDFS are.
+
+    Raises:
+        NameTooLongError: it is too long.
+    """
+    try:
+        encoded = name.encode()
+    except UnicodeEncodeError:
+        raise not_utf8(f"{name!r}: names in HDFS are UTF-8") from None
+    if len(encoded) > _NAME_MAX_BYTES:
+        raise NameTooLongError(f"a name of {len(encoded)} bytes: HDFS takes {_NAME_MAX_BYTES}")
 
 
 class Changes:
@@ -77,20 +95,12 @@ class Changes:
         Raises:
             NameTooLongError, InvalidArgumentError: HDFS has no such names.
         """
-        try:
-            encoded = name.encode()
-        except UnicodeEncodeError:
-            raise InvalidArgumentError(f"{name!r}: names in HDFS are UTF-8") from None
-        if len(encoded) > NAME_MAX_BYTES:
-            raise NameTooLongError(f"a name of {len(encoded)} bytes: HDFS takes {NAME_MAX_BYTES}")
+        check_name(name, InvalidArgumentError)
         if not set(self._forbidden).isdisjoint(name):
             raise InvalidArgumentError(f"{name}: names in HDFS have none of {self._forbidden!r}")
         if is_hidden(name):
             raise InvalidArgumentError(f"{name}: such names are kept for files that are being written")
-        return self._path(parent, name)
-
-    def _path(self, parent: Inode, name: str) -> str:
-        return f"{self._inodes.path_of(parent).rstrip('/')}/{name}"
+        return self._inodes.path_in(parent, name)
 
     def changed(self, parent: Inode, name: str) -> None:
         """What is believed of a name, and of the directory's times, is over."""
@@ -117,7 +127,7 @@ class Changes:
         Raises:
             DirectoryNotEmptyError: it has entries.
         """
-        path = self._path(parent, name)
+        path = self._inodes.path_in(parent, name)
         try:
             await self._delete(path)
         except DirectoryNotEmptyError:
@@ -157,7 +167,7 @@ class Changes:
             if inode is not None and inode.opens:
                 await self._hide(inode, parent)
             else:
-                await self._delete(self._path(parent, name))
+                await self._delete(self._inodes.path_in(parent, name))
 
         draft = None if inode is None else self._drafts.of(inode)
         if draft is not None:
@@ -175,7 +185,7 @@ class Changes:
     async def _hide(self, inode: Inode, parent: Inode) -> None:
         hidden = name_once_removed()
         path = self._inodes.path_of(inode)
-        target = self._path(parent, hidden)
+        target = self._inodes.path_in(parent, hidden)
         await self._calls.run(lambda: self._backend.rename(path, target, overwrite=False))
         self._inodes.move(inode, parent, hidden)
         self._inodes.detach(inode)
@@ -196,7 +206,7 @@ class Changes:
             AlreadyExistsError, DirectoryNotEmptyError, IsDirectoryError, NotDirectoryError: of the target.
         """
         target_path = self.path_for(new_parent, new_name)
-        source_path = self._path(parent, name)
+        source_path = self._inodes.path_in(parent, name)
         inode = self._inodes.find(parent, name)
         target = self._inodes.find(new_parent, new_name)
 
@@ -241,7 +251,7 @@ class Changes:
 
     async def _bring_back(self, inode: Inode, parent: Inode, name: str) -> None:
         """The rename that a file was hidden for has failed."""
-        source, target = self._inodes.path_of(inode), self._path(parent, name)
+        source, target = self._inodes.path_of(inode), self._inodes.path_in(parent, name)
         try:
             await self._calls.run(lambda: self._backend.rename(source, target, overwrite=False))
         except HdfsFuseError as e:

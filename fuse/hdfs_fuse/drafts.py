@@ -159,9 +159,6 @@ class Drafts:
         self._drafts: dict[Inode, Draft] = {}
         self._completing: dict[int, _Completing] = {}
 
-    def __len__(self) -> int:
-        return len(self._drafts)
-
     def of(self, inode: Inode) -> Draft | None:
         """The draft of a file, if there is one."""
         return self._drafts.get(inode)
@@ -254,8 +251,7 @@ class Drafts:
 
     def _sibling_path(self, draft: Draft) -> str:
         assert draft.sibling is not None
-        parent, name = draft.sibling
-        return f"{self._inodes.path_of(parent).rstrip('/')}/{name}"
+        return self._inodes.path_in(*draft.sibling)
 
     @contextlib.asynccontextmanager
     async def _held(self, draft: Draft) -> AsyncIterator[None]:

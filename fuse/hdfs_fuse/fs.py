@@ -21,7 +21,7 @@ from hdfs_fuse.backend.resilient import ResilientBackend
 from hdfs_fuse.block_reader import BlockReader
 from hdfs_fuse.cache.cache import BlockCache
 from hdfs_fuse.calls import Calls
-from hdfs_fuse.changes import NAME_MAX_BYTES, Changes
+from hdfs_fuse.changes import Changes, check_name
 from hdfs_fuse.config import MountConfig
 from hdfs_fuse.drafts import Draft, DraftEndedError, Drafts
 from hdfs_fuse.errors import (
@@ -31,7 +31,6 @@ from hdfs_fuse.errors import (
     HdfsFuseError,
     InvalidArgumentError,
     IsDirectoryError,
-    NameTooLongError,
     NotDirectoryError,
     NotFoundError,
     PermissionDeniedError,
@@ -154,15 +153,10 @@ class Filesystem:
         return self._remember(parent, name, status, expires_s)
 
     async def _status(self, parent: Inode, name: str) -> FileStatus:
-        try:
-            encoded = name.encode()
-        except UnicodeEncodeError:
-            raise NotFoundError(f"{name!r}: names in HDFS are UTF-8") from None
-        if len(encoded) > NAME_MAX_BYTES:
-            raise NameTooLongError(f"a name of {len(encoded)} bytes: HDFS takes {NAME_MAX_BYTES}")
+        check_name(name, NotFoundError)
         if is_hidden(name):
             raise NotFoundError(f"{name}: not found")
-        path = f"{self.inodes.path_of(parent).rstrip('/')}/{name}"
+        path = self.inodes.path_in(parent, name)
         try:
             return await self._calls.run(self._backend.status, path)
         except NotFoundError:

@@ -146,6 +146,10 @@ class InodeTable:
             node = node.parent
         return "/".join([self._root_path, *reversed(names)]) or "/"
 
+    def path_in(self, directory: Inode, name: str) -> str:
+        """Absolute path of an entry of a directory, known or not."""
+        return f"{self.path_of(directory).rstrip('/')}/{name}"
+
     def rotate(self, count: int) -> list[Inode]:
         """The `count` inodes that were met, or rotated, the longest time ago; they now count as the newest."""
         numbers = list(itertools.islice(self._by_number, count))

@@ -38,13 +38,7 @@ def cluster(nothing_left_behind: None) -> Iterator[LocalHdfs]:
 def hdfs(cluster: LocalHdfs) -> Iterator[LocalHdfs]:
     """The cluster, whole again after each test."""
     yield cluster
-    if not cluster.namenode.running:
-        cluster.start_namenode()
-    for index, datanode in enumerate(cluster.datanodes):
-        if not datanode.running:
-            cluster.start_datanode(index)
-    cluster.wait_ready()
-    cluster.wait_live_datanodes(2)
+    cluster.mend()
 
 
 @pytest.fixture

@@ -40,13 +40,7 @@ def cluster(nothing_left_behind: None) -> Iterator[LocalHdfs]:
 def hdfs(cluster: LocalHdfs) -> Iterator[LocalHdfs]:
     """The cluster, whole again after each test."""
     yield cluster
-    if not cluster.namenode.running:
-        cluster.start_namenode()
-    for index, datanode in enumerate(cluster.datanodes):
-        if not datanode.running:
-            cluster.start_datanode(index)
-    cluster.wait_ready()
-    cluster.wait_live_datanodes(3)
+    cluster.mend()
 
 
 @pytest.fixture
@@ -92,11 +86,10 @@ def wait_until_stored(hdfs: LocalHdfs, directory: str, files: dict[str, bytes]) 
     assert stored(hdfs, directory) == files
 
 
-def uploader_of(mount: Mounted) -> int:
+def uploader_pid() -> int:
     """Process id of the uploader, which the first change has started."""
     (daemon,) = [pid for pid in children_of(os.getpid()) if b"hdfs_fuse.daemon" in command(pid)]
     (uploader,) = [pid for pid in children_of(daemon) if b"upload.uploader" in command(pid)]
-    assert mount.path
     return uploader
 
 
@@ -219,8 +212,8 @@ def test_an_uploader_dies(hdfs: LocalHdfs, hdfs_dir: str, mount: Mounted) -> Non
         with (mount.path / name).open("wb", buffering=0) as file:
             file.write(data)
             if number % 3 == 1:
-                os.kill(uploader_of(mount), signal.SIGKILL)
-    os.kill(uploader_of(mount), signal.SIGKILL)  # files that are published are not yet complete
+                os.kill(uploader_pid(), signal.SIGKILL)
+    os.kill(uploader_pid(), signal.SIGKILL)  # files that are published are not yet complete
 
     client = Client(hdfs.uri)
     # Its reader does not see the last block of a file that is not complete.
@@ -234,7 +227,7 @@ def test_an_uploader_hangs(hdfs: LocalHdfs, hdfs_dir: str, mount: Mounted) -> No
     (mount.path / "first").write_bytes(b"x")
     with (mount.path / "file").open("wb", buffering=0) as file:
         file.write(b"one")
-        os.kill(uploader_of(mount), signal.SIGSTOP)
+        os.kill(uploader_pid(), signal.SIGSTOP)
     assert stored(hdfs, hdfs_dir) == {"first": b"x", "file": b"one"}
 
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -16,6 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 
 from tests.mount.local import KIB, mounted_writable
 from tests.support.local_hdfs import LocalHdfs
+
+T = TypeVar("T")
 
 NAMES = ["a", "b", "d", "ü", "d/a", "d/b", "d/e", "d/e/a", "x/y"]
 # A number stands for one of the paths that there are at that moment, or for one of NAMES.
@@ -70,11 +72,19 @@ class Worlds(RuleBasedStateMachine):
         self.bytes = itertools.cycle(range(1, 256))
 
     def both(self, action: Callable[[Path], Any]) -> Any:
-        """Do the same in both, and compare what comes of it."""
+        """Do the same in both trees, and compare what comes of it."""
+        return self.same((self.model, self.real), action)
+
+    def both_files(self, file: Open, action: Callable[[int], Any]) -> None:
+        """Do the same with both descriptors, and compare what comes of it."""
+        self.same((file.model, file.real), action)
+
+    @staticmethod
+    def same(worlds: tuple[T, T], action: Callable[[T], Any]) -> Any:
         outcomes = []
-        for root in (self.model, self.real):
+        for world in worlds:
             try:
-                outcomes.append(action(root))
+                outcomes.append(action(world))
             except OSError as e:
                 outcomes.append(errno.errorcode[e.errno or 0])
         assert outcomes[0] == outcomes[1]
@@ -123,15 +133,6 @@ class Worlds(RuleBasedStateMachine):
 
     def pick(self, number: int) -> Open:
         return self.files[number % len(self.files)]
-
-    def both_files(self, file: Open, action: Callable[[int], Any]) -> None:
-        outcomes = []
-        for fd in (file.model, file.real):
-            try:
-                outcomes.append(action(fd))
-            except OSError as e:
-                outcomes.append(errno.errorcode[e.errno or 0])
-        assert outcomes[0] == outcomes[1]
 
     @precondition(lambda self: self.files)
     @rule(number=st.integers(0, 99), offset=offsets, size=sizes)

@@ -186,8 +186,6 @@ class Uploader:
         path = request.sibling
         if written.mode != request.mode:
             self._backend.set_mode(path, request.mode)
-        if request.owner is not None or request.group is not None:
-            self._backend.set_owner(path, request.owner, request.group)
         if request.mtime_ms is not None or request.atime_ms is not None:
             self._backend.set_times(path, mtime_ms=request.mtime_ms, atime_ms=request.atime_ms)
 

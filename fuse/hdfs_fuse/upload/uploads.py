@@ -76,8 +76,6 @@ class Publication:
     mode: int
     mtime_ms: int | None = None
     atime_ms: int | None = None
-    owner: str | None = None
-    group: str | None = None
     keep_open: bool = False
     completed: Callable[[Completion], object] | None = None
 
@@ -342,7 +340,7 @@ class Uploads:
         return await session.process.request(
             lambda number: Publish(
                 number, session.number, what.sibling, what.target, what.overwrite, what.content, what.mode,
-                what.mtime_ms, what.atime_ms, what.owner, what.group, what.keep_open, over_http, alone,
+                what.mtime_ms, what.atime_ms, what.keep_open, over_http, alone,
             ),
             what.completed,
         )  # fmt: skip

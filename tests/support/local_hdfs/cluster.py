@@ -258,6 +258,16 @@ class LocalHdfs:
         """End `pause_datanode`."""
         self._datanodes[index].resume()
 
+    def mend(self) -> None:
+        """Start the daemons that do not run, and wait until the NameNode knows all DataNodes again."""
+        if not self.namenode.running:
+            self.start_namenode()
+        for index, datanode in enumerate(self.datanodes):
+            if not datanode.running:
+                self.start_datanode(index)
+        self.wait_ready()
+        self.wait_live_datanodes(len(self.datanodes))
+
     def wait_live_datanodes(self, count: int, timeout_s: float = 60) -> None:
         """Wait until the NameNode counts exactly `count` live DataNodes."""
 
