@@ -3,9 +3,9 @@
 import contextlib
 import logging
 import os
+import queue
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from typing import Any, TypeVar
@@ -200,12 +200,13 @@ def serve(endpoint: str, services: Sequence[object], threads: int) -> None:
     Raises:
         HdfsFuseError: the endpoint can't be used.
     """
-    ending = threading.Event()
+    # Not an Event: a signal handler that sets one hangs where it meets the thread that is just about to wait for it.
+    ending: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ending.set())
+        signal.signal(number, lambda number, _: ending.put(number))
     server = Server(endpoint, services, threads=threads)
     server.start()
-    ending.wait()
+    ending.get()
     server.stop(DRAIN_S)
 
 

@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import pwd
+import secrets
 import shlex
 import shutil
 import subprocess
@@ -164,8 +165,9 @@ class LocalHdfs:
             LocalHdfsError: a daemon did not start; the message ends with its log.
         """
         hadoop_jars()  # may take a while, so before anything runs
-        self._directory = self._make_directory()
+        self._directory = self._choose_directory()
         try:
+            self._make_directory(self._directory)
             self._ports, self._reserved = reserve_ports(self._datanode_count)
             self._describe_daemons({})
             self._write_state()
@@ -185,7 +187,8 @@ class LocalHdfs:
             return
         stop_all([*self._datanodes, *([self._namenode] if self._namenode else [])])
         self._reserved.close()
-        shutil.rmtree(self._directory)
+        if self._directory.exists():  # or its making was interrupted
+            shutil.rmtree(self._directory)
         self._directory = self._namenode = self._ports = None
         self._datanodes = []
 
@@ -333,18 +336,20 @@ class LocalHdfs:
         assert self._ports, "not started"
         return self._ports
 
-    def _make_directory(self) -> Path:
+    def _choose_directory(self) -> Path:
+        """Where to be, not made yet: from its first moment on it is known to who has to remove it."""
         if self._given_directory is None:
-            directory = Path(tempfile.mkdtemp(prefix="hdfs-csi-hdfs-"))
-            directory.chmod(0o755)  # clients that run as other users read conf/
-        else:
-            directory = self._given_directory.resolve()
-            directory.mkdir(parents=True, exist_ok=True)
-            if any(directory.iterdir()):
-                raise LocalHdfsError(f"{directory} is not empty; give a directory that is absent or empty")
+            return Path(tempfile.gettempdir(), f"hdfs-csi-hdfs-{secrets.token_hex(8)}")
+        directory = self._given_directory.resolve()
+        if directory.is_dir() and any(directory.iterdir()):
+            raise LocalHdfsError(f"{directory} is not empty; give a directory that is absent or empty")
+        return directory
+
+    def _make_directory(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=self._given_directory is not None)
+        directory.chmod(0o755)  # clients that run as other users read conf/
         for name in ("conf", "resources", "logs", "tmp"):
             (directory / name).mkdir()
-        return directory
 
     def _describe_daemons(self, known: Mapping[str, ProcessIdentity]) -> None:
         def daemon(name: str, main: str, properties: Mapping[str, str]) -> Daemon:
