@@ -304,16 +304,22 @@ class Changes:
         async def store() -> None:
             await self._calls.run(lambda: self._backend.set_times(path, mtime_ms=mtime_ms, atime_ms=atime_ms))
 
-        draft = self._drafts.of(inode)
-        await (store() if draft is None else self._drafts.set_times(draft, mtime_ms, atime_ms, store))
-        status = inode.status
+        before = inode.status
         is_current = inode.page_cache_version == inode.version
-        inode.status = replace(
-            status,
-            mtime_ms=status.mtime_ms if mtime_ms is None else mtime_ms,
-            atime_ms=status.atime_ms if atime_ms is None else atime_ms,
+        # At once: who completes the file meanwhile restores this time, not the one before.
+        after = inode.status = replace(
+            before,
+            mtime_ms=before.mtime_ms if mtime_ms is None else mtime_ms,
+            atime_ms=before.atime_ms if atime_ms is None else atime_ms,
         )
-        if is_current:  # the bytes are the same
+        draft = self._drafts.of(inode)
+        try:
+            await (store() if draft is None else self._drafts.set_times(draft, mtime_ms, atime_ms, store))
+        except HdfsFuseError:
+            if inode.status is after:
+                inode.status = before
+            raise
+        if is_current and inode.status is after:  # the bytes are the same
             inode.page_cache_version = inode.readable_version = inode.version
         inode.expires_s = max(inode.expires_s, trio.current_time())
 

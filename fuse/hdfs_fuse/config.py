@@ -47,10 +47,15 @@ class StagingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     Attributes:
         directory: a local directory; needed by mounts that are not read-only.
         size_bytes: the most that all mounts of the node together keep there.
+        stream_from_bytes: a file that is written front to back, and is longer, goes out while it is being written.
+        window_bytes: how much of such a file is kept there. A block is known to be stored when the next one begins,
+            so less than two blocks of HDFS cost an fsync of the DataNodes now and then.
     """
 
     directory: str = ""
     size_bytes: int = 10 * GIB
+    stream_from_bytes: int = 8 * MIB
+    window_bytes: int = 256 * MIB
 
 
 _SMALL_FILE_BYTES = 256 * KIB
@@ -116,6 +121,12 @@ class MountConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             ("staging.size_bytes", self.staging.size_bytes),
         ):
             _check(0 <= value <= _MAX_BYTES, name, value, "bytes, 0 or more, less than an exbibyte")
+        _check(
+            4 * KIB <= self.staging.stream_from_bytes <= self.staging.window_bytes // 4,
+            "staging.stream_from_bytes",
+            self.staging.stream_from_bytes,
+            "bytes, 4096 or more, to a fourth of staging.window_bytes",
+        )
         for name, directory in (("cache", cache.directory), ("staging", self.staging.directory)):
             _check(
                 not directory or (os.path.isabs(directory) and "\0" not in directory),

@@ -7,116 +7,38 @@ in HDFS (upload/): its lease keeps writers of other nodes away.
 
 import contextlib
 import logging
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
-import outcome
 import trio
 
 from hdfs_fuse.backend.base import FileStatus
 from hdfs_fuse.backend.resilient import ResilientBackend
 from hdfs_fuse.calls import Calls
+from hdfs_fuse.completions import Completions
 from hdfs_fuse.config import MountConfig
-from hdfs_fuse.errors import BusyError, HdfsFuseError
-from hdfs_fuse.hidden import name_while_writing
+from hdfs_fuse.draft import Draft, DraftEndedError
+from hdfs_fuse.errors import BusyError, FileChangedError, HdfsFuseError, NotFoundError
+from hdfs_fuse.hidden import name_of_part, name_while_writing
 from hdfs_fuse.inodes import Inode, InodeTable
 from hdfs_fuse.metrics import Metrics
 from hdfs_fuse.open_file import OpenFile
-from hdfs_fuse.staging import StagedFile, StagingArea
-from hdfs_fuse.upload.messages import Answer, Completion, Content, Source
+from hdfs_fuse.staging import StagingArea
+from hdfs_fuse.streaming import Stream
+from hdfs_fuse.upload.messages import Answer
 from hdfs_fuse.upload.uploads import Publication, Session, Uploads
 
 logger = logging.getLogger(__name__)
 
 # The RELEASE of a file that was closed may come after the next OPEN: how long that waits for it, in seconds.
 _RELEASE_PATIENCE_S = 1.0
-# How often what could not be published is tried again, in seconds.
+# How often what could not be published is tried again, in seconds. A file that nothing was appended to for as long is
+# completed, so that all readers see it whole.
 _AGAIN_S = 15.0
-# At the end, how long to wait for the last times to be set, and how often to look.
-_SETTLE_S, _POLL_S = 3.0, 0.02
-# How often, and how many times, HDFS is asked whether it has recovered a lease.
-_RECOVERY_POLL_S = 1.0
-_RECOVERY_POLLS = 30
-
-
-class Draft:
-    """A file that is being changed. Belongs to the event loop.
-
-    Attributes:
-        inode: the file.
-        is_new: whether HDFS has no file of that name yet.
-        is_dirty: whether there is something to publish.
-        is_removed: whether its name is gone: nothing will be published.
-        writers: open handles that may write.
-        length_bytes: of the file as it is here.
-    """
-
-    __slots__ = (
-        "atime_ms",
-        "base",
-        "base_bytes",
-        "inode",
-        "is_dirty",
-        "is_new",
-        "is_removed",
-        "length_bytes",
-        "lock",
-        "mode",
-        "mtime_ms",
-        "released",
-        "session",
-        "sibling",
-        "sibling_is_ours",
-        "staged",
-        "writers",
-    )
-
-    def __init__(self, inode: Inode, staged: StagedFile, base: OpenFile | None) -> None:
-        self.inode = inode
-        self.staged = staged
-        self.base = base
-        self.base_bytes = self.length_bytes = inode.status.length_bytes if base is not None else 0
-        self.is_new = self.is_dirty = base is None
-        self.is_removed = False
-        self.mode = inode.status.mode
-        self.mtime_ms: int | None = None  # asked for by utimes(2), or already told to the kernel
-        self.atime_ms: int | None = None
-        self.writers = 0
-        self.lock = trio.Lock()
-        self.released = trio.Event()
-        self.session: Session | None = None
-        self.sibling: tuple[Inode, str] | None = None  # its directory, which stays while it is there, and its name
-        self.sibling_is_ours = False
-
-    def touch(self) -> None:
-        """Something has been changed just now."""
-        self.is_dirty = True
-        self.mtime_ms = None
-        status = self.inode.status
-        self.inode.status = replace(status, length_bytes=self.length_bytes, mtime_ms=time.time_ns() // 1_000_000)
-
-    def content(self) -> Content:
-        """What is to be published."""
-        base = None
-        if self.base is not None and self.base_bytes:
-            status = self.base.status
-            base = Source(self.base.path, status.mtime_ms, status.length_bytes)
-        extents = list(self.staged.extents)
-        return Content(self.length_bytes, self.staged.path if extents else "", extents, base, self.base_bytes)
-
-
-class DraftEndedError(HdfsFuseError):
-    """A draft that was asked for something is no more."""
-
-
-class _Completing:
-    """A file that is published while it is open, until HDFS has completed it."""
-
-    __slots__ = ("inode",)
-
-    def __init__(self, inode: Inode) -> None:
-        self.inode = inode
+# How often growth is tried to be appended, at last by a DataNode (WebHDFS), before the whole file is written anew.
+_APPEND_ATTEMPTS = 3
+# At the end, how long to wait until all is complete and has its time, in seconds, and how often to look.
+_SETTLE_S, _POLL_S = 30.0, 0.02
 
 
 class Drafts:
@@ -157,7 +79,7 @@ class Drafts:
         self._disk = disk
         self._metrics = metrics
         self._drafts: dict[Inode, Draft] = {}
-        self._completing: dict[int, _Completing] = {}
+        self._completions = Completions(backend, calls, inodes, uploads, nursery, self._stored_mtime_ms)
 
     def of(self, inode: Inode) -> Draft | None:
         """The draft of a file, if there is one."""
@@ -165,7 +87,7 @@ class Drafts:
 
     def is_completing(self, inode: Inode) -> bool:
         """Whether a file was published just now: HDFS will change its time, and we change it back."""
-        return inode.number in self._completing
+        return inode in self._completions
 
     def new_in(self, directory: Inode) -> list[FileStatus]:
         """Files of a directory that HDFS does not have yet."""
@@ -179,7 +101,16 @@ class Drafts:
         """Directories or files have been renamed: unchanged bytes are read from where the files are now."""
         for draft in self._drafts.values():
             if draft.base is not None:
-                draft.base.path = self._inodes.path_of(draft.inode)
+                draft.base.path = self._base_path(draft)
+
+    def _base_path(self, draft: Draft) -> str:
+        return self._inodes.path_of(draft.inode) if draft.part is None else self._inodes.path_in(*draft.part)
+
+    def _stored_mtime_ms(self, inode: Inode) -> int | None:
+        draft = self._drafts.get(inode)
+        if draft is None or not (draft.is_dirty or draft.is_removed):
+            return inode.status.mtime_ms
+        return None if draft.base is None or draft.part is not None else draft.base.status.mtime_ms
 
     # --- beginning ---
 
@@ -237,7 +168,7 @@ class Drafts:
 
     async def _reserve(self, draft: Draft) -> None:
         """Hold the lease of the sibling, unless that is held already."""
-        if draft.is_removed or (draft.session is not None and draft.session.process.is_usable):
+        if draft.is_removed or draft.stream is not None or (draft.session is not None and draft.session.is_usable):
             return
         parent = draft.inode.parent
         assert parent is not None
@@ -270,6 +201,8 @@ class Drafts:
     async def read(self, draft: Draft, start: int, size: int) -> bytes:
         """At most `size` bytes from `start`; fewer only at the end of the file."""
         async with self._held(draft):
+            if draft.stream is not None and start < draft.stream.discarded_bytes:
+                await self._give_up_stream(draft)
             stop = min(start + size, draft.length_bytes)
             pieces = list(draft.staged.extents.pieces(start, stop)) if start < stop else []
             parts = [await self._piece(draft, *piece) for piece in pieces]
@@ -282,8 +215,14 @@ class Drafts:
         data = b""
         if start < middle:
             assert draft.base is not None
+            await self._complete_base(draft)
             data = await self._calls.run(draft.base.read, start, middle)
         return data + bytes(stop - middle)
+
+    async def _complete_base(self, draft: Draft) -> None:
+        """Make sure that the base can be read: of a file that is not complete, hdfs-native misses the last block."""
+        self._end_tail(draft)
+        await self._completions.wait(draft.inode)
 
     async def write(self, draft: Draft, start: int, data: bytes) -> None:
         """Change bytes, and lengthen the file where it ends before them.
@@ -293,77 +232,223 @@ class Drafts:
         """
         async with draft.lock:
             await self._reserve(draft)
+            if draft.stream is not None and start < draft.stream.claimed_bytes:
+                await self._give_up_stream(draft)
             await self._disk.run(draft.staged.write, start, data)
-            draft.length_bytes = max(draft.length_bytes, start + len(data))
-            draft.touch()
+            draft.touch(start, max(draft.length_bytes, start + len(data)))
+            await self._send_early(draft)
         self._metrics.written_bytes += len(data)
 
     async def truncate(self, draft: Draft, length_bytes: int) -> None:
         """Cut the file, or lengthen it with zeros."""
         async with self._held(draft):
             await self._reserve(draft)
+            if draft.stream is not None and length_bytes < draft.length_bytes:
+                await self._give_up_stream(draft)
             await self._disk.run(draft.staged.cut, length_bytes)
             draft.base_bytes = min(draft.base_bytes, length_bytes)
-            draft.length_bytes = length_bytes
-            draft.touch()
+            draft.touch(min(length_bytes, draft.length_bytes), length_bytes)
+
+    # --- streaming ---
+
+    async def _send_early(self, draft: Draft) -> None:
+        """Keep little staged of what is written front to back: a new file streams, a growing one is appended to."""
+        if draft.stream is None and self._is_to_stream(draft):
+            self._end_tail(draft)
+            assert draft.session is not None
+            draft.stream = Stream(
+                self._uploads,
+                draft.session,
+                draft.staged.path,
+                discard=lambda stop: self._disk.run(draft.staged.discard, stop),
+                reopen=lambda at_least, over_http: self._go_on(
+                    lambda: self._sibling_path(draft), at_least, over_http=over_http
+                ),
+                patience_s=self._config.call_deadline_s,
+                config=self._config.staging,
+                nursery=self._nursery,
+            )
+            draft.session = None
+        if draft.stream is not None:
+            await draft.stream.offer(draft.staged_front)
+            return
+        is_long = draft.length_bytes - draft.stored_bytes >= self._config.staging.window_bytes // 4
+        if is_long and self._is_to_append(draft) and await self._append(draft):
+            # HDFS has it, and shows it, before the file is closed.
+            await self._disk.run(draft.staged.discard, draft.stored_bytes)
+
+    def _is_to_stream(self, draft: Draft) -> bool:
+        """Whether a file is written anew, and is long."""
+        is_long = draft.stored_bytes < self._config.staging.stream_from_bytes <= draft.staged_front - draft.stored_bytes
+        return is_long and draft.may_stream and not draft.is_removed and draft.session is not None
+
+    async def _go_on(self, path: Callable[[], str], at_least_bytes: int, *, over_http: bool) -> Session:
+        """Write behind the end of a file of ours whose writer is lost.
+
+        Raises:
+            FileChangedError: the file is too short. HdfsFuseError: it can't be done now.
+        """
+        await self._completions.recover(path())
+        session = await self._uploads.append(path(), over_http=over_http)
+        if session.length_bytes < at_least_bytes:
+            raise FileChangedError(f"{path()}: has {session.length_bytes} of {at_least_bytes} bytes that it had")
+        return session
+
+    async def _give_up_stream(self, draft: Draft) -> None:
+        """The application goes back: from now on all that it writes is staged until the file is published."""
+        stream = draft.stream
+        assert stream is not None
+        await stream.close()
+        draft.may_stream = False
+        if stream.discarded_bytes:
+            await self._keep_part(draft, stream)
+            await self._reserve(draft)
+        else:
+            draft.stream = None
+            draft.session = await self._uploads.reserve(
+                self._sibling_path(draft), draft.mode, take_over=True, replaces=stream.session
+            )
+
+    async def _keep_part(self, draft: Draft, stream: Stream) -> None:
+        """Make what a stream has stored the base of the draft; the sibling's name is free then.
+
+        Raises:
+            HdfsFuseError: not now; it may be tried again.
+        """
+        assert draft.sibling is not None
+        path, session = self._sibling_path(draft), stream.session
+        stream.session = None
+        try:
+            if session is None:
+                await self._completions.recover(path)
+            else:
+                await self._uploads.finish(session, path, None)
+        except HdfsFuseError as e:
+            logger.info("%s: not completed: %s: %s", path, type(e).__name__, e)
+            await self._completions.recover(path)
+        status = await self._calls.run(self._backend.status, path)
+        if status.length_bytes < stream.discarded_bytes:
+            raise FileChangedError(f"{path}: has {status.length_bytes} of {stream.discarded_bytes} bytes that it had")
+        part = draft.sibling[0], name_of_part()
+        await self._calls.run(lambda: self._backend.rename(path, self._inodes.path_in(*part), overwrite=False))
+        draft.part, draft.sibling, draft.sibling_is_ours, draft.stream = part, None, False, None
+        self._set_base(draft, status, stream.discarded_bytes)
+
+    def _set_base(self, draft: Draft, status: FileStatus, base_bytes: int) -> None:
+        if draft.base is not None:
+            draft.base.close()
+        draft.base = OpenFile(self._backend, self._base_path(draft), status, self._metrics)
+        draft.base_bytes = base_bytes
+
+    def _drop_part(self, draft: Draft) -> None:
+        if draft.part is not None:
+            (parent, _), path = draft.part, self._inodes.path_in(*draft.part)
+            draft.part = None
+            self._calls.start(lambda: self._backend.delete(path, recursive=False), lambda _: None)
+            parent.children -= 1
+            self._inodes.release(parent)
 
     # --- publishing ---
 
-    async def publish(self, draft: Draft) -> None:
+    async def publish(self, draft: Draft, *, durable: bool = False) -> None:
         """Have HDFS store what has been changed; when this returns, it does.
+
+        Args:
+            draft: the file.
+            durable: whether it is to be on the DataNodes' disks, not only in the hands of all of them.
 
         Raises:
             HdfsFuseError: it does not, and the bytes are kept for the next attempt.
         """
         async with draft.lock:
-            await self._publish(draft)
+            await self._publish(draft, durable=durable)
 
-    async def _publish(self, draft: Draft) -> None:
-        if draft.is_dirty and not draft.is_removed:
-            await self._reserve(draft)
-            inode, content, session = draft.inode, draft.content(), draft.session
-            completing = self._completing[inode.number] = _Completing(inode)
-            inode.children += 1
-            draft.session = None
-            is_open = False
+    async def _publish(self, draft: Draft, *, durable: bool) -> None:
+        if not draft.is_dirty or draft.is_removed:
+            return
+        if self._is_to_append(draft) and await self._append(draft):
+            return
+        if draft.stream is not None:
+            await draft.stream.close()
+            if draft.stream.discarded_bytes and await self._publish_stream(draft, draft.stream, durable=durable):
+                return
+        await self._reserve(draft)
+        session, sent_bytes = draft.session, 0
+        if draft.stream is not None:
+            session, sent_bytes = draft.stream.session, draft.stream.sent_bytes
+        draft.session = draft.stream = None
+        publication = self._publication(draft, sent_bytes if session is not None else 0, durable=durable)
+        if publication.content.base is not None:
+            await self._complete_base(draft)
+        self._end_tail(draft)
+        self._completions.forget(draft.inode)
+        answer, session = await self._uploads.publish(session, publication)
+        self._published(draft, answer)
+        if session is not None and draft.staged_front == draft.length_bytes:
+            draft.tail, draft.tail_is_idle = session, False  # more may come, as of a log
+        elif session is not None:
+            self._completions.start(draft.inode, session)
+
+    def _publication(self, draft: Draft, sent_bytes: int, *, durable: bool) -> Publication:
+        return Publication(
+            sibling=self._sibling_path(draft),
+            target=self._inodes.path_of(draft.inode),
+            overwrite=not draft.is_new,
+            content=draft.content(sent_bytes),
+            mode=draft.mode,
+            mtime_ms=draft.mtime_ms,
+            atime_ms=draft.atime_ms,
+            keep_open=draft.length_bytes <= self._config.small_file_bytes,
+            durable=durable,
+        )
+
+    async def _publish_stream(self, draft: Draft, stream: Stream, *, durable: bool) -> bool:
+        """Publish what has gone out and is no longer staged. False: that is the base now, and all is to be written."""
+        session, stream.session = stream.session, None
+        if session is not None:
+            publication = self._publication(draft, stream.sent_bytes, durable=durable)
+            answer: Answer | None = None
             try:
-                answer = await self._uploads.publish(
-                    session,
-                    Publication(
-                        sibling=self._sibling_path(draft),
-                        target=self._inodes.path_of(inode),
-                        overwrite=not draft.is_new,
-                        content=content,
-                        mode=draft.mode,
-                        mtime_ms=draft.mtime_ms,
-                        atime_ms=draft.atime_ms,
-                        keep_open=content.length_bytes <= self._config.small_file_bytes,
-                        completed=lambda completion: self._completed(completing, completion),
-                    ),
-                )
-                is_open = answer.is_open
+                answer = await self._uploads.publish_once(session, publication)
+            except HdfsFuseError as e:
+                logger.info("%s: not published: %s: %s", publication.target, type(e).__name__, e)
+                answer = await self._published_after_all(publication)
+            if answer is not None:
+                draft.stream = None
                 self._published(draft, answer)
-            finally:
-                if not is_open:
-                    self._let_go(completing)
+                return True
+        await self._keep_part(draft, stream)
+        return False
+
+    async def _published_after_all(self, publication: Publication) -> Answer | None:
+        """What has the name now, if a publication whose answer is an error has given it the name all the same."""
+        try:
+            await self._calls.run(self._backend.status, publication.sibling)
+        except NotFoundError:
+            there = await self._calls.run(self._backend.status, publication.target)
+            if there.length_bytes == publication.content.length_bytes:
+                return Answer(0, mtime_ms=there.mtime_ms, length_bytes=there.length_bytes)
+        return None
 
     def _published(self, draft: Draft, answer: Answer) -> None:
+        self._leave_sibling(draft)
+        self._drop_part(draft)
+        draft.is_new = False
+        self._metrics.published_bytes += answer.length_bytes
+        self._stored(draft, answer.length_bytes, answer.mtime_ms)
+
+    def _stored(self, draft: Draft, length_bytes: int, mtime_ms: int) -> None:
+        """HDFS has what was changed, under the file's name."""
         inode = draft.inode
         self._metrics.published_count += 1
-        self._metrics.published_bytes += answer.length_bytes
-        self._leave_sibling(draft)
-        draft.is_new = draft.is_dirty = False
+        draft.is_dirty = False
         draft.mtime_ms = draft.atime_ms = None
-        inode.status = replace(
-            inode.status, length_bytes=answer.length_bytes, mtime_ms=answer.mtime_ms, mode=draft.mode
-        )
+        draft.stored_bytes = length_bytes
+        inode.status = replace(inode.status, length_bytes=length_bytes, mtime_ms=mtime_ms, mode=draft.mode)
         inode.expires_s = trio.current_time() + self._config.metadata_ttl_s
         # What the kernel has is what was written; and who wrote a file has been let in.
         inode.page_cache_version = inode.readable_version = inode.version
-        if draft.base is not None:
-            draft.base.close()
-        draft.base = OpenFile(self._backend, self._inodes.path_of(inode), inode.status, self._metrics)
-        draft.base_bytes = answer.length_bytes
+        self._set_base(draft, inode.status, length_bytes)
 
     def _leave_sibling(self, draft: Draft) -> None:
         if draft.sibling is not None:
@@ -373,63 +458,59 @@ class Drafts:
             parent.children -= 1
             self._inodes.release(parent)
 
-    def _completed(self, completing: _Completing, completion: Completion) -> None:
-        """HDFS has given a file the time of its close: restore the one that it had."""
-        inode = completing.inode
-        if self._completing.get(inode.number) is not completing:
-            self._let_go(completing)  # published once more since
-        elif completion == "complete":
-            self._restore_time(completing)
-        elif completion == "unknown":
-            self._nursery.start_soon(self._recover, completing)
-        else:
-            self._inodes.detach(inode)  # another client has replaced it: look again
-            self._let_go(completing)
+    # --- appending ---
 
-    async def _recover(self, completing: _Completing) -> None:
-        """Have HDFS complete a file whose uploader has died: until then hdfs-native's readers miss its last block."""
-        inode = completing.inode
-        for _ in range(_RECOVERY_POLLS):
-            if self._completing.get(inode.number) is not completing:
-                break  # published once more since: the lease is another one
+    def _is_to_append(self, draft: Draft) -> bool:
+        """Whether what was changed is only behind what HDFS has, and that is worth keeping, or being written to."""
+        if draft.base is None or draft.part is not None:
+            return False
+        is_growth = draft.stored_bytes == draft.base.status.length_bytes < draft.length_bytes
+        return is_growth and (draft.tail is not None or draft.stored_bytes > self._config.small_file_bytes)
+
+    async def _append(self, draft: Draft) -> bool:
+        """Publish by writing behind what HDFS has; False when that can't be done, and all is to be written."""
+        for attempt in range(_APPEND_ATTEMPTS):
+            tail, draft.tail = draft.tail, None
             try:
-                if await self._calls.run(self._backend.recover_lease, self._inodes.path_of(inode)):
-                    break
+                if tail is None or not tail.is_usable:
+                    is_lost = tail is not None or attempt > 0
+                    tail = await self._open_tail(draft, is_lost=is_lost, over_http=attempt == _APPEND_ATTEMPTS - 1)
+                await self._uploads.send(tail, draft.content(tail.length_bytes), durable=True)
+                await self._date_tail(draft)
             except HdfsFuseError as e:
-                logger.info("%s: its lease is not recovered: %s", self._inodes.path_of(inode), e)
-            await trio.sleep(_RECOVERY_POLL_S)
-        if self._completing.get(inode.number) is completing:
-            self._restore_time(completing)
-        else:
-            self._let_go(completing)
+                logger.info("%s: not appended to: %s: %s", draft.inode.name, type(e).__name__, e)
+            else:
+                tail.length_bytes = draft.length_bytes
+                draft.tail, draft.tail_is_idle = tail, False
+                self._metrics.published_bytes += draft.length_bytes - draft.stored_bytes
+                self._stored(draft, draft.length_bytes, draft.inode.status.mtime_ms)
+                return True
+        path = self._inodes.path_of(draft.inode)
+        await self._completions.recover(path)
+        self._set_base(draft, await self._calls.run(self._backend.status, path), draft.base_bytes)
+        return False
 
-    def _restore_time(self, completing: _Completing) -> None:
-        inode = completing.inode
-        parent = inode.parent
-        draft = self._drafts.get(inode)
-        is_changing = draft is not None and (draft.is_dirty or draft.is_removed)
-        if parent is None or self._inodes.find(parent, inode.name) is not inode or is_changing:
-            self._let_go(completing)
-            return
-        path, mtime_ms = self._inodes.path_of(inode), inode.status.mtime_ms
+    async def _date_tail(self, draft: Draft) -> None:
+        path, mtime_ms, atime_ms = self._inodes.path_of(draft.inode), draft.mtime_ms, draft.atime_ms
+        if mtime_ms is not None or atime_ms is not None:
+            await self._calls.run(lambda: self._backend.set_times(path, mtime_ms=mtime_ms, atime_ms=atime_ms))
 
-        def restored(result: outcome.Outcome[None]) -> None:
-            is_current = (self._inodes.path_of(inode), inode.status.mtime_ms) == (path, mtime_ms)
-            if isinstance(result, outcome.Error):
-                logger.info("%s: its time was not restored: %s", path, result.error)
-            if is_current:
-                self._let_go(completing)
-            else:  # renamed, or given another time, in between
-                self._restore_time(completing)
+    async def _open_tail(self, draft: Draft, *, is_lost: bool, over_http: bool) -> Session:
+        """A session behind the end of what HDFS has; `is_lost` says that one of ours may hold the lease."""
+        if is_lost:
+            path = self._inodes.path_of(draft.inode)
+            return await self._go_on(lambda: path, draft.stored_bytes, over_http=over_http)
+        await self._completions.wait(draft.inode)
+        session = await self._uploads.append(self._inodes.path_of(draft.inode))
+        if session.length_bytes != draft.stored_bytes:
+            self._completions.start(draft.inode, session)
+            raise FileChangedError(f"{draft.inode.name}: has {session.length_bytes} bytes, not {draft.stored_bytes}")
+        return session
 
-        self._calls.start(lambda: self._backend.set_times(path, mtime_ms=mtime_ms, atime_ms=None), restored)
-
-    def _let_go(self, completing: _Completing) -> None:
-        inode = completing.inode
-        if self._completing.get(inode.number) is completing:
-            del self._completing[inode.number]
-        inode.children -= 1
-        self._inodes.release(inode)
+    def _end_tail(self, draft: Draft) -> None:
+        tail, draft.tail = draft.tail, None
+        if tail is not None:
+            self._completions.start(draft.inode, tail)
 
     # --- ending ---
 
@@ -451,12 +532,25 @@ class Drafts:
         async with draft.lock:
             if draft.writers:
                 return
-            session, draft.session = draft.session, None
-            if session is not None:
-                await self._uploads.abandon(session, self._sibling_path(draft))
-                self._leave_sibling(draft)
+            self._end_tail(draft)
+            await self._abandon(draft)
             if not draft.writers:
                 self._forget(draft)
+
+    async def _abandon(self, draft: Draft) -> None:
+        """Remove the sibling."""
+        session, stream = draft.session, draft.stream
+        draft.session = draft.stream = None
+        if stream is not None:
+            await stream.close()
+            session = stream.session
+        if draft.sibling is not None:
+            path = self._sibling_path(draft)
+            if session is not None:
+                await self._uploads.abandon(session, path)
+            elif draft.sibling_is_ours:
+                self._calls.start(lambda: self._backend.delete(path, recursive=False), lambda _: None)
+            self._leave_sibling(draft)
 
     def _forget(self, draft: Draft) -> None:
         inode = draft.inode
@@ -464,6 +558,7 @@ class Drafts:
             return
         del self._drafts[inode]
         self._leave_sibling(draft)
+        self._drop_part(draft)
         draft.staged.close()
         if draft.base is not None:
             draft.base.close()
@@ -478,17 +573,14 @@ class Drafts:
             remove_stored: removes what HDFS has of the file; when that fails the draft goes on.
         """
         async with draft.lock:
+            if draft.stream is not None and draft.stream.discarded_bytes and draft.inode.opens:
+                await draft.stream.close()
+                await self._keep_part(draft, draft.stream)
             if not draft.is_new:
                 await remove_stored()
             draft.is_removed = True
-            session, draft.session = draft.session, None
-            if draft.sibling is not None:
-                path = self._sibling_path(draft)
-                if session is not None:
-                    await self._uploads.abandon(session, path)
-                else:
-                    self._calls.start(lambda: self._backend.delete(path, recursive=False), lambda _: None)
-            self._leave_sibling(draft)
+            self._end_tail(draft)
+            await self._abandon(draft)
             if not draft.writers:
                 self._forget(draft)
 
@@ -501,7 +593,7 @@ class Drafts:
     async def publish_and(self, draft: Draft, then: Callable[[], Awaitable[object]]) -> None:
         """Publish, and do something before anybody changes the file again."""
         async with draft.lock:
-            await self._publish(draft)
+            await self._publish(draft, durable=False)
             await then()
 
     async def set_mode(self, draft: Draft, mode: int, store: Callable[[], Awaitable[object]]) -> None:
@@ -522,9 +614,7 @@ class Drafts:
                 return
             await store()
             if draft.base is not None and mtime_ms is not None:
-                status = replace(draft.base.status, mtime_ms=mtime_ms)
-                draft.base.close()
-                draft.base = OpenFile(self._backend, self._inodes.path_of(draft.inode), status, self._metrics)
+                self._set_base(draft, replace(draft.base.status, mtime_ms=mtime_ms), draft.base_bytes)
 
     async def watch(self) -> None:
         """Try again to publish what nobody has open and HDFS did not take."""
@@ -532,6 +622,7 @@ class Drafts:
             await trio.sleep(_AGAIN_S)
             try:
                 await self._publish_left()
+                self._end_idle_tails()
             except Exception:
                 logger.exception("unexpected error while publishing")
 
@@ -544,15 +635,23 @@ class Drafts:
                 except HdfsFuseError as e:
                     logger.info("%s: still not stored: %s", self._inodes.path_of(draft.inode), e)
 
+    def _end_idle_tails(self) -> None:
+        for draft in self._drafts.values():
+            if draft.tail_is_idle and not draft.lock.locked():
+                self._end_tail(draft)
+            draft.tail_is_idle = draft.tail is not None
+
     async def close(self) -> None:
         """Publish what is left, and complete everything."""
         for draft in list(self._drafts.values()):
             draft.writers = 0
         await self._publish_left()
-        for draft in self._drafts.values():
+        for draft in list(self._drafts.values()):
             if draft.is_dirty and not draft.is_removed:
                 logger.error("%s: not stored", self._inodes.path_of(draft.inode))
-        await self._uploads.drain()
+            else:
+                await self._close(draft)
         with trio.move_on_after(_SETTLE_S):
-            while self._completing:  # noqa: ASYNC110 - times that are still being restored
+            while self._completions:  # noqa: ASYNC110 - nobody else waits for the last one
                 await trio.sleep(_POLL_S)
+        await self._uploads.drain()

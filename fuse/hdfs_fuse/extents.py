@@ -39,6 +39,13 @@ class Extents:
         if keep and self._stops[-1] > length:
             self._stops[-1] = length
 
+    def discard(self, stop: int) -> None:
+        """Have nothing before `stop`."""
+        gone = bisect_right(self._stops, stop)
+        del self._starts[:gone], self._stops[:gone]
+        if self._starts and self._starts[0] < stop:
+            self._starts[0] = stop
+
     def pieces(self, start: int, stop: int) -> Iterator[tuple[int, int, bool]]:
         """[start, stop) in order, in pieces that are either had as a whole or not at all: (start, stop, had)."""
         index = bisect_right(self._stops, start)

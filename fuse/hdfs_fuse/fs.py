@@ -23,7 +23,8 @@ from hdfs_fuse.cache.cache import BlockCache
 from hdfs_fuse.calls import Calls
 from hdfs_fuse.changes import Changes, check_name
 from hdfs_fuse.config import MountConfig
-from hdfs_fuse.drafts import Draft, DraftEndedError, Drafts
+from hdfs_fuse.draft import Draft, DraftEndedError
+from hdfs_fuse.drafts import Drafts
 from hdfs_fuse.errors import (
     AlreadyExistsError,
     BusyError,
@@ -548,15 +549,19 @@ class Filesystem:
         await self._writable().write(file.draft, start, data)
         return len(data)
 
-    async def publish(self, handle: int) -> None:
+    async def publish(self, handle: int, *, durable: bool) -> None:
         """close(2) or fsync(2) of one of a handle's descriptors: HDFS stores what was changed through it.
+
+        Args:
+            handle: the file.
+            durable: for fsync: it is to be on the DataNodes' disks.
 
         Raises:
             HdfsFuseError: it does not; the bytes are kept.
         """
         file = self._files.get(handle)
         if file.draft is not None:
-            await self._writable().publish(file.draft)
+            await self._writable().publish(file.draft, durable=durable)
 
     async def truncate(self, inode: Inode, length_bytes: int) -> None:
         """Cut or lengthen a file; where nobody has it open for writing, HDFS has it when this returns."""

@@ -9,7 +9,7 @@ import trio
 
 from hdfs_fuse.backend.base import FileStatus
 from hdfs_fuse.calls import Calls
-from hdfs_fuse.drafts import Draft
+from hdfs_fuse.draft import Draft
 from hdfs_fuse.errors import StaleError
 from hdfs_fuse.inodes import Inode
 from hdfs_fuse.reader import Reader

@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 
-_HIDDEN = re.compile(r"\.hdfs-csi-[0-9a-f]{32}\.(writing|removed|made)")
+_HIDDEN = re.compile(r"\.hdfs-csi-[0-9a-f]{32}\.(writing|removed|made|part)")
 
 
 def is_hidden(name: str) -> bool:
@@ -29,3 +29,8 @@ def name_once_removed() -> str:
 def name_while_made() -> str:
     """For a directory that gets its own name at once, or never."""
     return f".hdfs-csi-{secrets.token_hex(16)}.made"
+
+
+def name_of_part() -> str:
+    """For what has gone out of a file that then could not go on as it began."""
+    return f".hdfs-csi-{secrets.token_hex(16)}.part"

@@ -219,12 +219,12 @@ class Operations(pyfuse3.Operations):
         """FUSE_FLUSH, once for every close(2). ENOSYS from a read-only mount tells the kernel never to ask again."""
         if self._is_read_only:
             raise pyfuse3.FUSEError(errno.ENOSYS)
-        await self._fs.publish(fh)
+        await self._fs.publish(fh, durable=False)
 
     @guarded("publish_latency")
     async def fsync(self, fh: int, datasync: bool) -> None:  # noqa: ARG002
         """FUSE_FSYNC."""
-        await self._fs.publish(fh)
+        await self._fs.publish(fh, durable=True)
 
     @guarded()
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
@@ -311,7 +311,7 @@ class Operations(pyfuse3.Operations):
             raise Changes.refuse("a device, FIFO or socket")
         handle, inode = await self._fs.create(parent_inode, os.fsdecode(name), mode, os.O_WRONLY | os.O_EXCL)
         try:
-            await self._fs.publish(handle)
+            await self._fs.publish(handle, durable=False)
         finally:
             await self._fs.release(handle)
         return self._attributes(inode)

@@ -7,6 +7,7 @@ Everything here blocks. Bounded by the bytes that all daemons of the node have s
 """
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import logging
@@ -25,6 +26,11 @@ _LOCK = "lock"
 # How many bytes a daemon may stage before it looks again at what the node has staged: at most this many, and a fourth
 # of the room that was left, so that several daemons together go beyond the bound by less than that.
 _LOOK_AGAIN_BYTES = 64 << 20
+
+# fallocate(2), which the standard library has without its flags.
+_KEEP_SIZE, _PUNCH_HOLE = 0x01, 0x02
+_fallocate = ctypes.CDLL(None, use_errno=True).fallocate
+_fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
 
 
 class StagingArea:
@@ -136,6 +142,12 @@ class StagedFile:
         if self._fd >= 0:
             with _translated(self.path):
                 os.ftruncate(self._fd, length)
+
+    def discard(self, stop: int) -> None:
+        """Forget the bytes before `stop`, and give their room back where the disk can (it knows holes)."""
+        self.extents.discard(stop)
+        if self._fd >= 0 and _fallocate(self._fd, _PUNCH_HOLE | _KEEP_SIZE, 0, stop) != 0:
+            logger.debug("%s: no holes: %s", self.path, os.strerror(ctypes.get_errno()))
 
     def close(self) -> None:
         """Remove the file."""

@@ -308,6 +308,14 @@ class FakeBackend:
         self._disk.put(path, data, mode)
         self._disk.left("put")
 
+    def extend(self, path: str, chunks: Iterator[bytes], length_bytes: int) -> None:
+        """See base.Backend."""
+        data = b"".join(chunks)
+        assert len(data) == length_bytes
+        writer = self.append(path)
+        writer.write(data)
+        writer.close()
+
     def append(self, path: str) -> "FakeWriter":
         """See base.Backend."""
         self._disk.entered("append")

@@ -17,7 +17,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"backend"}),
     frozenset({"prefetch", "inodes", "calls", "cache", "staging", "upload"}),
     frozenset({"open_file"}),
-    frozenset({"reader", "drafts"}),
+    frozenset({"reader", "streaming", "completions", "draft", "drafts"}),
     frozenset({"small_reader", "block_reader"}),
     frozenset({"handles", "listings"}),
     frozenset({"changes"}),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 END = 60
 ranges = st.tuples(st.integers(0, END), st.integers(0, END))
-changes = st.lists(st.one_of(st.tuples(st.just("add"), ranges), st.tuples(st.just("cut"), ranges)), max_size=30)
+changes = st.lists(st.tuples(st.sampled_from(["add", "cut", "discard"]), ranges), max_size=30)
 
 
 @given(changes, ranges)
@@ -18,6 +18,9 @@ def test_extents_are_sets_of_bytes(changes: list[tuple[str, tuple[int, int]]], a
         if kind == "add":
             extents.add(start, stop)
             model |= set(range(start, stop))
+        elif kind == "discard":
+            extents.discard(start)
+            model = {byte for byte in model if byte >= start}
         else:
             extents.cut(start)
             model = {byte for byte in model if byte < start}

@@ -151,6 +151,10 @@ class _ChangesElsewhere:
         """See base.Backend."""
         self._writable(path).put(path, chunks, length_bytes, mode, alone=alone)
 
+    def extend(self, path: str, chunks: Iterator[bytes], length_bytes: int) -> None:
+        """See base.Backend."""
+        self._writable(path).extend(path, chunks, length_bytes)
+
     def append(self, path: str) -> FileWriter:
         """See base.Backend."""
         return self._writable(path).append(path)

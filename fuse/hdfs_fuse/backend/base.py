@@ -238,6 +238,19 @@ class Backend(Protocol):
         """
         ...
 
+    def extend(self, path: str, chunks: Iterator[bytes], length_bytes: int) -> None:
+        """Add to the end of a complete file another way than `append`, for when that fails; see `put`.
+
+        Args:
+            path: of the file, which is complete again afterwards.
+            chunks: what is added; a part of it may be there after an error.
+            length_bytes: of all of it.
+
+        Raises:
+            NotFoundError. BusyError: another client is writing the file. UnsupportedError: there is no other way.
+        """
+        ...
+
     def recover_lease(self, path: str) -> bool:
         """Take a file from whoever is writing it; what is on the DataNodes' disks stays.
 

@@ -46,12 +46,18 @@ CLIENT_DEFAULTS: Mapping[str, str] = {
 _PARENT_MODE = 0o755
 # A time that set_times leaves alone: -1 in the protocol (ClientProtocol.setTimes).
 _UNCHANGED = 2**64 - 1
+# Asked of WebHDFS at once, where the client can't read.
+_LAST_BLOCK_BYTES = 4 << 20
 # The trash, relative to the home directory.
 _TRASH = ".Trash"
 
 
 class HdfsNativeBackend:
-    """One HDFS filesystem under the identity of the process; see base.Backend."""
+    """One HDFS filesystem under the identity of the process; see base.Backend.
+
+    Attributes:
+        filesystem: its URI, for messages.
+    """
 
     def __init__(self, location: Location, properties: Mapping[str, str]) -> None:
         """Make a client; nothing is sent before the first call.
@@ -63,23 +69,23 @@ class HdfsNativeBackend:
         Raises:
             InvalidArgumentError: the authority is neither `host:port` nor a nameservice of `properties`.
         """
-        self._filesystem = location.filesystem
+        self.filesystem = location.filesystem
         self._authority = location.authority
         self._properties = dict(properties)
         self._webhdfs: WebHdfs | None = None
         self._has_server_defaults = False
-        with Translated(self._filesystem, "", "change"):
+        with Translated(self.filesystem, "", "change"):
             # A folder that holds nothing keeps the client from reading HADOOP_CONF_DIR itself.
-            self._client = RawClient(self._filesystem, {**CLIENT_DEFAULTS, **properties}, os.devnull)
+            self._client = RawClient(self.filesystem, {**CLIENT_DEFAULTS, **properties}, os.devnull)
 
     def status(self, path: str) -> FileStatus:
         """See base.Backend."""
-        with Translated(self._filesystem, path):
+        with Translated(self.filesystem, path):
             return _status(self._client.get_file_info(path))
 
     def list(self, path: str) -> Iterator[FileStatus]:
         """See base.Backend; the client asks for dfs.ls.limit (1000) entries at a time and holds no more."""
-        with Translated(self._filesystem, path):
+        with Translated(self.filesystem, path):
             for entry in self._client.list_status(path, recursive=False):
                 if entry.path == path:
                     # HDFS lists a file as itself, with an empty name.
@@ -88,11 +94,25 @@ class HdfsNativeBackend:
 
     def open(self, path: str) -> "HdfsNativeReader":
         """See base.Backend."""
-        with Translated(self._filesystem, path):
+        with Translated(self.filesystem, path):
             raw = self._client.read(path)
         if not self._has_server_defaults:
             self._fetch_server_defaults()
-        return HdfsNativeReader(self._filesystem, path, raw)
+        return HdfsNativeReader(self, path, raw)
+
+    def read_last_block(self, path: str, start: int, stop: int) -> bytes:
+        """Bytes [start, stop) of a block that somebody is writing, by the client of a DataNode.
+
+        Raises:
+            ShortReadError: they are not there, or can't be had this way.
+        """
+        try:
+            data = self._over_http().read(path, start, stop)
+        except (errors.UnsupportedError, errors.UnavailableError, errors.BackendError) as e:
+            raise errors.ShortReadError(f"{path}: [{start}, {stop}) is not complete, and not read: {e}") from e
+        if len(data) != stop - start:
+            raise errors.ShortReadError(f"{path}: {len(data)} of {stop - start} bytes are there at {start}")
+        return data
 
     def _fetch_server_defaults(self) -> None:
         """Have the client learn, while the NameNode answers, whether transfers are encrypted.
@@ -104,7 +124,7 @@ class HdfsNativeBackend:
             with contextlib.suppress(TrashNotEnabledError):
                 self._client.trash(_TRASH)
         except Exception as e:  # noqa: BLE001  # whatever it is, the next open tries again
-            logger.info("%s: no server defaults: %s", self._filesystem, e)
+            logger.info("%s: no server defaults: %s", self.filesystem, e)
         else:
             self._has_server_defaults = True
 
@@ -125,7 +145,7 @@ class HdfsNativeBackend:
         try:
             found = self.status(path)
         except errors.NotFoundError:
-            with Translated(self._filesystem, path, "change"):
+            with Translated(self.filesystem, path, "change"):
                 parent = path.rpartition("/")[0]
                 if parent:
                     self._make_parents(parent)
@@ -151,7 +171,7 @@ class HdfsNativeBackend:
         """See base.Backend. HDFS's mkdirs is content with a directory that is there; its rename is not."""
         parent = path.rpartition("/")[0]
         hidden = f"{parent}/{name_while_made()}"
-        with Translated(self._filesystem, path, "change"):
+        with Translated(self.filesystem, path, "change"):
             self._client.mkdirs(hidden, mode, create_parent=False)
             try:
                 self._rename(hidden, path, overwrite=False)
@@ -162,7 +182,7 @@ class HdfsNativeBackend:
 
     def set_owner(self, path: str, owner: str | None, group: str | None) -> None:
         """See base.Backend."""
-        with Translated(self._filesystem, path, "change"):
+        with Translated(self.filesystem, path, "change"):
             self._client.set_owner(path, owner, group)
 
     def write_file(self, path: str, data: bytes) -> None:
@@ -171,7 +191,7 @@ class HdfsNativeBackend:
         temporary = f"{parent}/.{name}.{secrets.token_hex(8)}.tmp"
         options = WriteOptions(permission=0o600, overwrite=False, create_parent=False)
         try:
-            with Translated(self._filesystem, path, "change"):
+            with Translated(self.filesystem, path, "change"):
                 writer = self._client.create(temporary, options)
                 writer.write(data)
                 writer.close()
@@ -180,37 +200,41 @@ class HdfsNativeBackend:
                     raise errors.BackendError(f"{path}: only a part was written")
                 self._rename(temporary, path, overwrite=True)
         except errors.HdfsFuseError:
-            with contextlib.suppress(errors.HdfsFuseError), Translated(self._filesystem, temporary, "change"):
+            with contextlib.suppress(errors.HdfsFuseError), Translated(self.filesystem, temporary, "change"):
                 self._client.delete(temporary, False)
             raise
 
     def create(self, path: str, *, mode: int, overwrite: bool) -> "HdfsNativeWriter":
         """See base.Backend."""
         options = WriteOptions(permission=mode, overwrite=overwrite, create_parent=False)
-        with Translated(self._filesystem, path, "change"):
-            return HdfsNativeWriter(self._filesystem, path, self._client.create(path, options))
+        with Translated(self.filesystem, path, "change"):
+            return HdfsNativeWriter(self.filesystem, path, self._client.create(path, options))
 
     def put(self, path: str, chunks: Iterator[bytes], length_bytes: int, mode: int, *, alone: bool) -> None:
         """See base.Backend."""
         replication = self.status(path).replication if alone else 0
         self._over_http().put(path, chunks, length_bytes, mode, replication=1 if alone else None)
         if replication > 1:
-            with Translated(self._filesystem, path, "change"):
+            with Translated(self.filesystem, path, "change"):
                 self._client.set_replication(path, replication)
+
+    def extend(self, path: str, chunks: Iterator[bytes], length_bytes: int) -> None:
+        """See base.Backend."""
+        self._over_http().extend(path, chunks, length_bytes)
 
     def append(self, path: str) -> "HdfsNativeWriter":
         """See base.Backend."""
-        with Translated(self._filesystem, path, "change"):
-            return HdfsNativeWriter(self._filesystem, path, self._client.append(path))
+        with Translated(self.filesystem, path, "change"):
+            return HdfsNativeWriter(self.filesystem, path, self._client.append(path))
 
     def recover_lease(self, path: str) -> bool:
         """See base.Backend."""
-        with Translated(self._filesystem, path, "change"):
+        with Translated(self.filesystem, path, "change"):
             return self._client.recover_lease(path)
 
     def rename(self, source: str, target: str, *, overwrite: bool) -> None:
         """See base.Backend."""
-        with Translated(self._filesystem, target, "change"):
+        with Translated(self.filesystem, target, "change"):
             self._rename(source, target, overwrite=overwrite)
 
     def _rename(self, source: str, target: str, *, overwrite: bool) -> None:
@@ -228,18 +252,18 @@ class HdfsNativeBackend:
 
     def set_mode(self, path: str, mode: int) -> None:
         """See base.Backend."""
-        with Translated(self._filesystem, path, "change"):
+        with Translated(self.filesystem, path, "change"):
             self._client.set_permission(path, mode)
 
     def set_times(self, path: str, *, mtime_ms: int | None, atime_ms: int | None) -> None:
         """See base.Backend."""
         times = (_UNCHANGED if time_ms is None else time_ms for time_ms in (mtime_ms, atime_ms))
-        with Translated(self._filesystem, path, "change"):
+        with Translated(self.filesystem, path, "change"):
             self._client.set_times(path, *times)
 
     def delete(self, path: str, *, recursive: bool) -> bool:
         """See base.Backend."""
-        with Translated(self._filesystem, path, "change"):
+        with Translated(self.filesystem, path, "change"):
             return self._client.delete(path, recursive)
 
     def close(self) -> None:
@@ -247,13 +271,16 @@ class HdfsNativeBackend:
 
 
 class HdfsNativeReader:
-    """An open file: the block locations of the moment of the open, never refreshed; see base.FileReader."""
+    """An open file: the block locations of the moment of the open, never refreshed; see base.FileReader.
 
-    __slots__ = ("_filesystem", "_path", "_raw", "length_bytes")
+    The client does not see the last block of a file that somebody is writing; WebHDFS does.
+    """
 
-    def __init__(self, filesystem: str, path: str, raw: "RawFileReader") -> None:
-        """Take over what `RawClient.read` returned; `filesystem` and `path` stand in messages."""
-        self._filesystem = filesystem
+    __slots__ = ("_backend", "_path", "_raw", "length_bytes")
+
+    def __init__(self, backend: HdfsNativeBackend, path: str, raw: "RawFileReader") -> None:
+        """Take over what `RawClient.read` returned."""
+        self._backend = backend
         self._path = path
         self._raw: RawFileReader | None = raw
         # Without the last block while somebody writes it (LocatedBlocksProto.fileLength), so maybe less than stat says.
@@ -261,36 +288,39 @@ class HdfsNativeReader:
 
     def read(self, start: int, stop: int) -> bytes:
         """See base.FileReader."""
-        raw = self._range(start, stop)
-        with Translated(self._filesystem, self._path):
-            data = raw.read_range(start, stop - start)
-        if len(data) != stop - start:
-            raise errors.ShortReadError(f"{self._path}: {len(data)} of {stop - start} bytes came at {start}")
-        return data
+        raw = self._checked(start, stop)
+        middle = min(stop, max(start, self.length_bytes))
+        data = b""
+        if start < middle or start == stop:
+            with Translated(self._backend.filesystem, self._path):
+                data = raw.read_range(start, middle - start)
+            if len(data) != middle - start:
+                raise errors.ShortReadError(f"{self._path}: {len(data)} of {stop - start} bytes came at {start}")
+        return data if middle == stop else data + self._backend.read_last_block(self._path, middle, stop)
 
     def stream(self, start: int, stop: int) -> Iterator[bytes]:
         """See base.FileReader; chunks are DataNode packets of 64 KiB, of which the client queues up to 100."""
-        return self._stream(self._range(start, stop), start, stop)
+        return self._stream(self._checked(start, stop), start, stop)
 
     def _stream(self, raw: "RawFileReader", start: int, stop: int) -> Iterator[bytes]:
-        missing = stop - start
-        with Translated(self._filesystem, self._path):
-            for chunk in raw.read_range_stream(start, missing):
-                missing -= len(chunk)
-                yield chunk
+        middle = min(stop, max(start, self.length_bytes))
+        missing = middle - start
         if missing:
-            raise errors.ShortReadError(f"{self._path}: the stream ended {missing} bytes before {stop}")
+            with Translated(self._backend.filesystem, self._path):
+                for chunk in raw.read_range_stream(start, missing):
+                    missing -= len(chunk)
+                    yield chunk
+        if missing:
+            raise errors.ShortReadError(f"{self._path}: the stream ended {missing} bytes before {middle}")
+        for at in range(middle, stop, _LAST_BLOCK_BYTES):
+            yield self._backend.read_last_block(self._path, at, min(at + _LAST_BLOCK_BYTES, stop))
 
-    def _range(self, start: int, stop: int) -> "RawFileReader":
-        """The client's reader; a range beyond the end, which makes the client panic, is refused here."""
+    def _checked(self, start: int, stop: int) -> "RawFileReader":
+        """The client's reader."""
         if self._raw is None:
             raise errors.InvalidArgumentError(f"{self._path}: the reader is closed")
         if not 0 <= start <= stop:
             raise errors.InvalidArgumentError(f"{self._path}: [{start}, {stop}) is no range")
-        if stop > self.length_bytes:
-            raise errors.ShortReadError(
-                f"{self._path}: [{start}, {stop}) reaches beyond the {self.length_bytes} bytes that can be read"
-            )
         return self._raw
 
     def close(self) -> None:

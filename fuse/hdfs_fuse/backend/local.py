@@ -198,6 +198,10 @@ class LocalBackend:
         """See base.Backend; a local disk has one way."""
         raise errors.UnsupportedError(f"{path}: a local file is written in one way only")
 
+    def extend(self, path: str, chunks: Iterator[bytes], length_bytes: int) -> None:  # noqa: ARG002
+        """See base.Backend; a local disk has one way."""
+        raise errors.UnsupportedError(f"{path}: a local file is written in one way only")
+
     def append(self, path: str) -> "LocalWriter":
         """See base.Backend."""
         try:

@@ -254,6 +254,10 @@ class ResilientBackend:
         """See base.Backend. Not repeated: `chunks` can be had once."""
         self.client().put(path, chunks, length_bytes, mode, alone=alone)
 
+    def extend(self, path: str, chunks: Iterator[bytes], length_bytes: int) -> None:
+        """See base.Backend. Not repeated: `chunks` can be had once."""
+        self.client().extend(path, chunks, length_bytes)
+
     def append(self, path: str) -> FileWriter:
         """See base.Backend. Not repeated: an attempt whose answer was lost holds the lease."""
         return self.client().append(path)

@@ -166,16 +166,26 @@ class WebHdfs:
 
         Not a DataNode that the NameNode has not heard of for a while, nor one that refuses the connection.
         """
-        live = self._live_nodes()
-        excluded = {node.xferaddr for node in live.values() if node.last_contact > _SILENT_S}
-        parameters = {"op": "CREATE", "overwrite": "true", "noredirect": "true", "permission": f"{mode:o}"}
+        parameters = {"op": "CREATE", "overwrite": "true", "permission": f"{mode:o}"}
         if replication is not None:
             parameters["replication"] = str(replication)
+        self._send("PUT", path, parameters, chunks, length_bytes)
+
+    def extend(self, path: str, chunks: Iterator[bytes], length_bytes: int) -> None:
+        """Append to a file with the Java client of a DataNode; see base.Backend."""
+        self._send("POST", path, {"op": "APPEND"}, chunks, length_bytes)
+
+    def _send(
+        self, method: str, path: str, parameters: Mapping[str, str], chunks: Iterator[bytes], length_bytes: int
+    ) -> None:
+        live = self._live_nodes()
+        excluded = {node.xferaddr for node in live.values() if node.last_contact > _SILENT_S}
         failure = errors.UnavailableError(f"{path}: no DataNode takes it over WebHDFS")
         for _ in range(_PLACES):
+            query = {**parameters, "noredirect": "true"}
             if excluded:
-                parameters["excludedatanodes"] = ",".join(sorted(excluded))
-            target = urlsplit(_decode(self._call("PUT", path, parameters), _Location).location)
+                query["excludedatanodes"] = ",".join(sorted(excluded))
+            target = urlsplit(_decode(self._call(method, path, query), _Location).location)
             connection = _connection(target.scheme, target.netloc, _TRANSFER_TIMEOUT_S)
             with contextlib.closing(connection):
                 try:
@@ -185,9 +195,19 @@ class WebHdfs:
                     node = live.get(f"{connection.host}:{connection.port}")
                     excluded.add(node.xferaddr if node is not None else connection.host)
                     continue
-                _send(connection, f"{target.path}?{target.query}", chunks, length_bytes)
+                _upload(connection, method, f"{target.path}?{target.query}", chunks, length_bytes)
                 return
         raise failure
+
+    def read(self, path: str, start: int, stop: int) -> bytes:
+        """Bytes [start, stop) of a file that may be being written; fewer where less of it is there.
+
+        Raises:
+            NotFoundError, PermissionDeniedError. InvalidArgumentError: the file ends before `start`.
+        """
+        parameters = {"op": "OPEN", "offset": str(start), "length": str(stop - start), "noredirect": "true"}
+        location = urlsplit(_decode(self._call("GET", path, parameters), _Location).location)
+        return _ask(f"{location.scheme}://{location.netloc}", "GET", f"{location.path}?{location.query}")
 
     def _live_nodes(self) -> dict[str, _LiveNode]:
         """DataNodes by the address of their web server (NameNodeMXBean); none where that is not to be had."""
@@ -283,11 +303,13 @@ def _ask(address: str, method: str, target: str) -> bytes:
         connection.close()
 
 
-def _send(connection: http.client.HTTPConnection, target: str, chunks: Iterator[bytes], length_bytes: int) -> None:
+def _upload(
+    connection: http.client.HTTPConnection, method: str, target: str, chunks: Iterator[bytes], length_bytes: int
+) -> None:
     address = f"{connection.host}:{connection.port}"
     headers = {"Content-Type": "application/octet-stream", "Content-Length": str(length_bytes)}
     try:
-        connection.request("PUT", target, body=chunks, headers=headers)
+        connection.request(method, target, body=chunks, headers=headers)
         _answer(connection, address)
     except (OSError, http.client.HTTPException) as e:
         raise errors.UnavailableError(f"WebHDFS of DataNode {address}: {e or type(e).__name__}") from e

@@ -13,7 +13,7 @@ CHUNK_BYTES = 1 << 20
 
 
 def read_content(content: Content, open_base: Callable[[Source], FileReader]) -> Iterator[bytes]:
-    """All bytes of `content`, front to back.
+    """The bytes of `content` that are to be sent, front to back.
 
     Args:
         content: what the file is to hold.
@@ -28,7 +28,7 @@ def read_content(content: Content, open_base: Callable[[Source], FileReader]) ->
     base = None
     staged = open(content.staged_path, "rb", buffering=0) if content.staged_path else None  # noqa: SIM115
     try:
-        for start, stop, is_staged in extents.pieces(0, content.length_bytes):
+        for start, stop, is_staged in extents.pieces(content.sent_bytes, content.length_bytes):
             if is_staged:
                 assert staged is not None
                 yield from _staged(staged.fileno(), start, stop)

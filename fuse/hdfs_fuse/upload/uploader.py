@@ -25,15 +25,17 @@ from hdfs_fuse.errors import AlreadyExistsError, BackendError, BusyError, HdfsFu
 from hdfs_fuse.logs import log_to_stderr
 from hdfs_fuse.upload.content import read_content
 from hdfs_fuse.upload.messages import (
+    MAX_CLOSING,
     Abandon,
     Answer,
-    Completed,
-    Completion,
+    Append,
+    Finish,
     Progress,
     Publish,
     Reply,
     Request,
     Reserve,
+    Send,
     Source,
     frame,
     take_frames,
@@ -43,11 +45,52 @@ logger = logging.getLogger(__name__)
 
 # Requests at once; each is mostly a wait for the network.
 _THREADS = 64
-# Files that are published and not yet complete. The client waits 0.4 to 0.5 s for that, in a thread each: so this many
-# give about twice as many small files a second. Beyond it, publishing waits.
-_MAX_CLOSING = 400
+# A sibling that is complete either gets its name in a moment, or whoever wrote it is gone: how long to watch, in
+# seconds, and how often to look in that time.
+_ABANDONED_S, _ABANDONED_POLLS = 3.0, 6
 _PROGRESS_INTERVAL_S = 1.0
 _RECEIVE_BYTES = 1 << 20
+
+
+class _Session:
+    """A file that is being written.
+
+    Attributes:
+        path: where it began.
+        has_name: whether it is a file's own path, not a sibling's.
+        writer: holds its lease; None where DataNodes write it (WebHDFS).
+        sent_bytes: its length here.
+        stored_bytes: how much of that stays there whatever happens to this process.
+        block_bytes: block size of the file; 0 until somebody asked, or where there are none.
+    """
+
+    __slots__ = ("block_bytes", "has_name", "path", "sent_bytes", "stored_bytes", "writer")
+
+    def __init__(self, path: str, writer: FileWriter | None, *, has_name: bool = False, length_bytes: int = 0) -> None:
+        self.path = path
+        self.has_name = has_name
+        self.writer = writer
+        self.sent_bytes = self.stored_bytes = length_bytes
+        self.block_bytes = 0
+
+    def sync(self) -> None:
+        """Have all that was written on the DataNodes' disks; UnsupportedError for erasure-coded files."""
+        if self.writer is not None:
+            self.writer.sync()
+        self.stored_bytes = self.sent_bytes
+
+    def write(self, chunk: bytes) -> None:
+        """Add bytes. Where they begin a block, the DataNodes have acknowledged the one before."""
+        assert self.writer is not None
+        self.writer.write(chunk)
+        self.sent_bytes += len(chunk)
+        if self.block_bytes:
+            self.stored_bytes = max(self.stored_bytes, (self.sent_bytes - 1) // self.block_bytes * self.block_bytes)
+
+    def close(self) -> None:
+        """Complete the file."""
+        if self.writer is not None:
+            self.writer.close()
 
 
 class Uploader:
@@ -58,10 +101,12 @@ class Uploader:
         self._backend: ResilientBackend = connect(config)
         self._channel = channel
         self._answering = threading.Lock()
-        self._sessions: dict[int, tuple[str, FileWriter]] = {}  # a sibling that is being written
+        self._sessions: dict[int, _Session] = {}
+        # How much may have gone out that DataNodes may lose with this process: the daemon keeps it staged. A block that
+        # is full is stored, so blocks of the usual 128 MiB need no hsync for it.
+        self._unstored_bytes = config.staging.window_bytes // 2
         self._requests = ThreadPoolExecutor(_THREADS, "request")
-        self._closers = ThreadPoolExecutor(_MAX_CLOSING, "close")
-        self._may_close = threading.Semaphore(_MAX_CLOSING)
+        self._closers = ThreadPoolExecutor(MAX_CLOSING, "close")
 
     def run(self) -> None:
         """Take requests until the daemon closes the stream; then finish."""
@@ -71,20 +116,35 @@ class Uploader:
             while data := self._channel.recv(_RECEIVE_BYTES):
                 received += data
                 for message in take_frames(received):
-                    self._requests.submit(self._serve, msgspec.msgpack.decode(message, type=Request))
+                    request = msgspec.msgpack.decode(message, type=Request)
+                    pool = self._closers if isinstance(request, Finish) else self._requests
+                    pool.submit(self._serve, request)
         self._requests.shutdown()
-        for sibling, _ in self._sessions.values():
-            self._remove(sibling)
+        for session in self._sessions.values():
+            self._closers.submit(self._leave, session)
         self._closers.shutdown()
 
+    def _leave(self, session: _Session) -> None:
+        """The daemon has gone without a word of this session."""
+        with contextlib.suppress(HdfsFuseError):
+            if session.has_name:
+                session.close()
+            else:
+                self._backend.delete(session.path, recursive=False)
+
     def _serve(self, request: Request) -> None:
-        answer: Answer | None
         try:
             match request:
                 case Reserve():
                     answer = self._reserve(request)
+                case Append():
+                    answer = self._append(request)
+                case Send():
+                    answer = self._send_content(request)
                 case Publish():
                     answer = self._publish(request)
+                case Finish():
+                    answer = self._finish(request)
                 case Abandon():
                     answer = self._abandon(request)
         except HdfsFuseError as e:
@@ -92,8 +152,7 @@ class Uploader:
         except Exception as e:
             logger.exception("unexpected error in %s", type(request).__name__)
             answer = Answer.of(request.number, BackendError(f"{type(e).__name__}: {e}"))
-        if answer is not None:
-            self._send(answer)
+        self._send(answer)
 
     def _send(self, reply: Reply) -> None:
         with self._answering, contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -102,85 +161,139 @@ class Uploader:
     # --- sessions ---
 
     def _reserve(self, request: Reserve) -> Answer:
+        self._sessions.pop(request.replaces, None)
         try:
             writer = self._backend.create(request.sibling, mode=request.mode, overwrite=request.take_over)
-        except AlreadyExistsError:  # complete, so whoever was writing it is gone
+        except AlreadyExistsError:
+            self._wait_until_abandoned(request.sibling)
             writer = self._backend.create(request.sibling, mode=request.mode, overwrite=True)
-        self._sessions[request.number] = request.sibling, writer
+        self._sessions[request.number] = _Session(request.sibling, writer)
+        return Answer(request.number)
+
+    def _wait_until_abandoned(self, sibling: str) -> None:
+        """Make sure that a sibling which is complete is not just about to get its name.
+
+        Raises:
+            BusyError: something happens to it.
+        """
+        before = self._backend.status(sibling)
+        for _ in range(_ABANDONED_POLLS):
+            time.sleep(_ABANDONED_S / _ABANDONED_POLLS)
+            try:
+                now = self._backend.status(sibling)
+            except NotFoundError:
+                now = None
+            if now != before:
+                raise BusyError(f"{sibling}: another client is writing this file")
+
+    def _append(self, request: Append) -> Answer:
+        writer = None if request.over_http else self._backend.append(request.path)
+        length_bytes = self._backend.status(request.path).length_bytes
+        self._sessions[request.number] = _Session(request.path, writer, has_name=True, length_bytes=length_bytes)
+        return Answer(request.number, length_bytes=length_bytes)
+
+    def _finish(self, request: Finish) -> Answer:
+        session = self._sessions.pop(request.session)
+        session.close()
+        if request.mtime_ms is not None and session.writer is not None:
+            with contextlib.suppress(HdfsFuseError):
+                found = self._backend.status(request.path)
+                if found.length_bytes == session.sent_bytes:  # else it has another path now, and the daemon will see
+                    self._backend.set_times(request.path, mtime_ms=request.mtime_ms, atime_ms=None)
         return Answer(request.number)
 
     def _abandon(self, request: Abandon) -> Answer:
         self._sessions.pop(request.session)
-        self._remove(request.sibling)
+        with contextlib.suppress(HdfsFuseError):
+            self._backend.delete(request.sibling, recursive=False)
         return Answer(request.number)
 
-    def _remove(self, sibling: str) -> None:
-        with contextlib.suppress(HdfsFuseError):
-            self._backend.delete(sibling, recursive=False)
+    # --- content ---
+
+    def _send_content(self, request: Send) -> Answer:
+        session = self._sessions.pop(request.session)
+        if session.writer is None:
+            self._extend(session, request)
+        else:
+            for chunk in self._missing(session, request):
+                session.write(chunk)
+                if session.sent_bytes - session.stored_bytes > self._unstored_bytes:
+                    session.sync()
+        if request.durable or session.writer is None:
+            session.sync()
+        elif not session.block_bytes:
+            session.sync()  # also to see that it can be: what an erasure-coded file has stored is not known
+            with contextlib.suppress(HdfsFuseError):
+                session.block_bytes = self._backend.status(session.path).block_size_bytes
+        self._sessions[request.session] = session
+        return Answer(request.number, length_bytes=session.sent_bytes, stored_bytes=session.stored_bytes)
+
+    def _extend(self, session: _Session, request: Send | Publish) -> None:
+        length_bytes = request.content.length_bytes
+        chunks = self._missing(session, request)
+        if session.sent_bytes < length_bytes:
+            self._backend.extend(session.path, chunks, length_bytes - session.sent_bytes)
+            session.sent_bytes = length_bytes
+
+    def _missing(self, session: _Session, request: Send | Publish) -> Iterator[bytes]:
+        """What the session's file does not have yet, telling the daemon from time to time that it is going out."""
+        if session.sent_bytes != request.content.sent_bytes:
+            raise BackendError(f"{session.sent_bytes} bytes were written, not {request.content.sent_bytes}")
+        return self._reporting(request)
+
+    def _reporting(self, request: Send | Publish) -> Iterator[bytes]:
+        told_s = time.monotonic()
+        for chunk in read_content(request.content, self._open_base):
+            yield chunk
+            if time.monotonic() - told_s > _PROGRESS_INTERVAL_S:
+                told_s = time.monotonic()
+                self._send(Progress(request.number))
+
+    def _open_base(self, base: Source) -> FileReader:
+        return self._backend.open_version(base.path, Version(base.mtime_ms, base.length_bytes))
 
     # --- publishing ---
 
-    def _publish(self, request: Publish) -> Answer | None:
-        _, writer = self._sessions.pop(request.session)
-        is_open = self._write(request, writer)
+    def _publish(self, request: Publish) -> Answer:
+        session = self._sessions.pop(request.session)
+        is_open = self._write_sibling(session, request)
         written = self._backend.status(request.sibling)
         if written.length_bytes != request.content.length_bytes:
             raise BackendError(
                 f"{request.target}: {written.length_bytes} of {request.content.length_bytes} bytes were written"
             )
         self._set_attributes(written, request)
-        # While the lease is ours: the sibling that others would take over is never a complete one.
         self._backend.rename(request.sibling, request.target, overwrite=request.overwrite)
+        if is_open:
+            session.has_name = True
+            self._sessions[request.session] = session
         mtime_ms = written.mtime_ms if request.mtime_ms is None else request.mtime_ms
-        completion: Completion | None = None
-        if is_open and not request.keep_open:
-            completion = self._close(writer, request.target)
-            if completion == "complete":
-                mtime_ms = self._date(request)
-                is_open = False
-        self._send(Answer(request.number, mtime_ms=mtime_ms, length_bytes=written.length_bytes, is_open=is_open))
-        if is_open and completion is not None:
-            self._send(Completed(request.number, completion))
-        elif is_open:
-            self._may_close.acquire()
-            self._closers.submit(self._complete, writer, request)
-        return None
+        return Answer(request.number, mtime_ms=mtime_ms, length_bytes=written.length_bytes, is_open=is_open)
 
-    def _date(self, request: Publish) -> int:
-        """Give a file that was just completed its times again; its modification time."""
-        if request.mtime_ms is None and request.atime_ms is None:
-            return self._backend.status(request.target).mtime_ms
-        self._backend.set_times(request.target, mtime_ms=request.mtime_ms, atime_ms=request.atime_ms)
-        return self._backend.status(request.target).mtime_ms if request.mtime_ms is None else request.mtime_ms
-
-    def _write(self, request: Publish, writer: FileWriter) -> bool:
+    def _write_sibling(self, session: _Session, request: Publish) -> bool:
         """Put the content into the sibling; whether it is on the DataNodes' disks and still to be completed."""
         content = request.content
         if request.over_http:
+            if content.sent_bytes:
+                raise BackendError("a file is written over WebHDFS from its beginning")
             chunks = self._reporting(request)
             self._backend.put(request.sibling, chunks, content.length_bytes, request.mode, alone=request.alone)
             return False
-        for chunk in self._reporting(request):
-            writer.write(chunk)
-        try:
-            writer.sync()
-        except UnsupportedError:  # erasure-coded
-            writer.close()
+        if session.writer is None:
+            self._extend(session, request)
             return False
-        return True
-
-    def _reporting(self, request: Publish) -> Iterator[bytes]:
-        """The content, telling the daemon from time to time how much has gone out."""
-        sent, told_s = 0, time.monotonic()
-        for chunk in read_content(request.content, self._open_base):
-            yield chunk
-            sent += len(chunk)
-            if time.monotonic() - told_s > _PROGRESS_INTERVAL_S:
-                told_s = time.monotonic()
-                self._send(Progress(request.number, sent))
-
-    def _open_base(self, base: Source) -> FileReader:
-        return self._backend.open_version(base.path, Version(base.mtime_ms, base.length_bytes))
+        for chunk in self._missing(session, request):
+            session.write(chunk)
+        if request.keep_open or request.durable:
+            try:
+                session.sync()
+            except UnsupportedError:  # erasure-coded: closing it is all that there is
+                logger.debug("%s: can't be synced", request.target)
+            else:
+                if request.keep_open:
+                    return True
+        session.close()
+        return False
 
     def _set_attributes(self, written: FileStatus, request: Publish) -> None:
         path = request.sibling
@@ -188,25 +301,6 @@ class Uploader:
             self._backend.set_mode(path, request.mode)
         if request.mtime_ms is not None or request.atime_ms is not None:
             self._backend.set_times(path, mtime_ms=request.mtime_ms, atime_ms=request.atime_ms)
-
-    def _complete(self, writer: FileWriter, request: Publish) -> None:
-        try:
-            completion = self._close(writer, request.target)
-        finally:
-            self._may_close.release()
-        self._send(Completed(request.number, completion))
-
-    @staticmethod
-    def _close(writer: FileWriter, path: str) -> Completion:
-        """Complete a file that has its name already; its bytes are on the DataNodes' disks whatever happens here."""
-        try:
-            writer.close()
-        except (NotFoundError, BusyError):
-            return "gone"  # removed or replaced since
-        except HdfsFuseError as e:
-            logger.info("%s: not closed: %s", path, e)
-            return "unknown"
-        return "complete"
 
 
 def main() -> None:

@@ -27,16 +27,18 @@ from hdfs_fuse.errors import (
     UnsupportedError,
 )
 from hdfs_fuse.upload.messages import (
+    MAX_CLOSING,
     Abandon,
     Answer,
-    Completed,
-    Completion,
+    Append,
     Content,
+    Finish,
     Progress,
     Publish,
     Reply,
     Request,
     Reserve,
+    Send,
     frame,
     take_frames,
 )
@@ -66,7 +68,6 @@ class Publication:
 
     Attributes:
         sibling: the path of the hidden file now.
-        completed: called when a file that was published while it was open has been completed.
     """
 
     sibling: str
@@ -77,7 +78,7 @@ class Publication:
     mtime_ms: int | None = None
     atime_ms: int | None = None
     keep_open: bool = False
-    completed: Callable[[Completion], object] | None = None
+    durable: bool = False
 
 
 class UploaderLostError(UnavailableError):
@@ -87,12 +88,11 @@ class UploaderLostError(UnavailableError):
 class _Waiting:
     """A request that is under way."""
 
-    __slots__ = ("answer", "answered", "completed", "scope")
+    __slots__ = ("answer", "answered", "scope")
 
-    def __init__(self, completed: Callable[[Completion], object] | None) -> None:
+    def __init__(self) -> None:
         self.answered = trio.Event()
         self.answer: Answer | None = None
-        self.completed = completed
         self.scope: trio.CancelScope | None = None
 
 
@@ -109,7 +109,6 @@ class _Process:
         self._numbers = itertools.count(1)
         self._process: subprocess.Popen[bytes] | None = None
         self._pending: dict[int, _Waiting] = {}
-        self._completing: dict[int, Callable[[Completion], object]] = {}
         self.is_usable = True
         self._ready = trio.Event()  # it has started, or never will
         self.ended = trio.Event()
@@ -146,15 +145,9 @@ class _Process:
         self._theirs.close()
         for waiting in list(self._pending.values()):
             waiting.answered.set()
-        completing, self._completing = self._completing, {}
-        for completed in completing.values():
-            completed("unknown")
 
     def _take(self, reply: Reply) -> None:
         match reply:
-            case Completed():
-                if (completed := self._completing.pop(reply.number, None)) is not None:
-                    completed(reply.completion)
             case Progress():
                 waiting = self._pending.get(reply.number)
                 if waiting is not None and waiting.scope is not None:
@@ -163,14 +156,10 @@ class _Process:
                 self._ready.set()
             case Answer():
                 if (waiting := self._pending.get(reply.number)) is not None:
-                    if reply.is_open and waiting.completed is not None:
-                        self._completing[reply.number] = waiting.completed
                     waiting.answer = reply
                     waiting.answered.set()
 
-    async def request(
-        self, make: Callable[[int], Request], completed: Callable[[Completion], object] | None = None
-    ) -> Answer:
+    async def request(self, make: Callable[[int], Request]) -> Answer:
         """Ask, and wait for the answer.
 
         Raises:
@@ -178,7 +167,7 @@ class _Process:
             HdfsFuseError: as the process answers.
         """
         number = next(self._numbers)
-        waiting = self._pending[number] = _Waiting(completed)
+        waiting = self._pending[number] = _Waiting()
         try:
             with trio.CancelScope(deadline=trio.current_time() + self._stall_s) as scope:
                 waiting.scope = scope
@@ -229,10 +218,22 @@ class _Process:
 
 @dataclass(slots=True)
 class Session:
-    """A sibling whose lease an uploader process holds."""
+    """A file that an uploader process is writing, and whose lease it holds.
+
+    Attributes:
+        process: where.
+        number: its name there.
+        length_bytes: what the file had when the session began.
+    """
 
     process: _Process
     number: int
+    length_bytes: int = 0
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether its process is."""
+        return self.process.is_usable
 
 
 class Uploads:
@@ -252,6 +253,7 @@ class Uploads:
         self._processes: list[_Process] = []
         self._over_http_until_s = float("-inf")
         self._has_http = True
+        self._closing = trio.Semaphore(MAX_CLOSING)
         self._alone_until_s = float("-inf")  # something hung lately: writing to one DataNode first is what helps then
 
     def _process(self) -> _Process:
@@ -272,37 +274,80 @@ class Uploads:
         finally:
             self._processes.remove(process)
 
-    async def reserve(self, sibling: str, mode: int, *, take_over: bool = False) -> Session:
-        """Begin a sibling, which nobody else can then begin.
+    async def reserve(
+        self, sibling: str, mode: int, *, take_over: bool = False, replaces: Session | None = None
+    ) -> Session:
+        """Begin a sibling, which nobody else can then begin; see messages.Reserve.
 
         Raises:
             BusyError: another client is writing the file. PermissionDeniedError, ReadOnlyError, QuotaExceededError,
             NotFoundError: as the NameNode answers.
         """
         process = self._process()
-        answer = await process.request(lambda number: Reserve(number, sibling, mode, take_over))
+        old = replaces.number if replaces is not None and replaces.process is process else 0
+        answer = await process.request(lambda number: Reserve(number, sibling, mode, take_over, old))
         return Session(process, answer.number)
+
+    async def append(self, path: str, *, over_http: bool = False) -> Session:
+        """Go on behind the end of a file; see messages.Append.
+
+        Raises:
+            NotFoundError. BusyError: it is not complete.
+        """
+        process = self._process()
+        answer = await process.request(lambda number: Append(number, path, over_http))
+        return Session(process, answer.number, answer.length_bytes)
+
+    async def send(self, session: Session, content: Content, *, durable: bool) -> Answer:
+        """Write what the session's file does not have yet; after an error the session has ended.
+
+        Raises:
+            UnsupportedError: an erasure-coded file. HdfsFuseError: it is not known how much has been written.
+        """
+        return await session.process.request(lambda number: Send(number, session.number, content, durable))
+
+    async def finish(self, session: Session, path: str, mtime_ms: int | None) -> None:
+        """End a session and complete its file, which is at `path`; see messages.Finish.
+
+        Raises:
+            NotFoundError, BusyError: another client has removed or replaced it. HdfsFuseError: the lease may be left.
+        """
+        async with self._closing:
+            await session.process.request(lambda number: Finish(number, session.number, path, mtime_ms))
 
     async def abandon(self, session: Session, sibling: str) -> None:
         """End a session and remove its sibling, now at that path; never raises: the next writer takes it over."""
         with contextlib.suppress(HdfsFuseError):
             await session.process.request(lambda number: Abandon(number, session.number, sibling))
 
-    async def publish(self, session: Session | None, publication: Publication) -> Answer:
+    async def publish_once(self, session: Session, publication: Publication) -> Answer:
+        """As `publish`, but tried only once: for a session that has what can't be sent again. It ends."""
+        publication.keep_open = False
+        return await self._attempt(session, publication, over_http=False)
+
+    async def publish(self, session: Session | None, publication: Publication) -> tuple[Answer, Session | None]:
         """Write the content and give it its name; tries again as long as that may help.
 
-        The session ends, also where this fails: then its sibling may be there, to be taken over. None takes it over.
+        Args:
+            session: of the sibling; None takes over what is there.
+            publication: the content and the name.
+
+        Returns:
+            What was stored, and the session where it goes on. Else it has ended, also where this fails: then its
+            sibling may be there, to be taken over.
 
         Raises:
             HdfsFuseError: of the last attempt.
         """
+        async with self._closing:  # not faster than files are completed
+            pass
         started_s, wait_s = trio.current_time(), _FIRST_WAIT_S
         current = session
         for attempt in itertools.count(1):
             is_recent = trio.current_time() < max(self._over_http_until_s, self._alone_until_s)
             over_http = self._has_http and (is_recent or attempt % 2 == 0)
             try:
-                if current is None or not current.process.is_usable:
+                if current is None or not current.is_usable:
                     current = await self.reserve(publication.sibling, publication.mode, take_over=True)
                 answer = await self._attempt(current, publication, over_http=over_http)
             except UnsupportedError as e:
@@ -321,8 +366,9 @@ class Uploads:
             else:
                 if over_http:
                     self._over_http_until_s = trio.current_time() + _OVER_HTTP_S
-                return answer
+                return answer, current if answer.is_open else None
             current = None
+            publication.content = msgspec.structs.replace(publication.content, sent_bytes=0)
         raise AssertionError
 
     def _patience_s(self, error: HdfsFuseError) -> float:
@@ -340,9 +386,8 @@ class Uploads:
         return await session.process.request(
             lambda number: Publish(
                 number, session.number, what.sibling, what.target, what.overwrite, what.content, what.mode,
-                what.mtime_ms, what.atime_ms, what.keep_open, over_http, alone,
-            ),
-            what.completed,
+                what.mtime_ms, what.atime_ms, what.keep_open, what.durable, over_http, alone,
+            )
         )  # fmt: skip
 
     async def drain(self) -> None:
