@@ -50,6 +50,7 @@ class Draft:
         is_removed: whether its name is gone: nothing will be published.
         writers: open handles that may write.
         length_bytes: of the file as it is here.
+        xattrs: extended attributes of a file that HDFS does not have yet.
     """
 
     __slots__ = (
@@ -70,6 +71,7 @@ class Draft:
         "sibling_is_ours",
         "staged",
         "writers",
+        "xattrs",
     )
 
     def __init__(self, inode: Inode, staged: StagedFile, base: OpenFile | None) -> None:
@@ -82,6 +84,7 @@ class Draft:
         self.mode = inode.status.mode
         self.mtime_ms: int | None = None  # asked for by utimes(2), or already told to the kernel
         self.atime_ms: int | None = None
+        self.xattrs: dict[str, bytes] = {}
         self.writers = 0
         self.lock = trio.Lock()
         self.released = trio.Event()
@@ -337,6 +340,7 @@ class Drafts:
                         mode=draft.mode,
                         mtime_ms=draft.mtime_ms,
                         atime_ms=draft.atime_ms,
+                        xattrs=draft.xattrs,
                         keep_open=content.length_bytes <= self._config.small_file_bytes,
                         completed=lambda completion: self._completed(completing, completion),
                     ),
@@ -354,6 +358,7 @@ class Drafts:
         self._leave_sibling(draft)
         draft.is_new = draft.is_dirty = False
         draft.mtime_ms = draft.atime_ms = None
+        draft.xattrs = {}
         inode.status = replace(
             inode.status, length_bytes=answer.length_bytes, mtime_ms=answer.mtime_ms, mode=draft.mode
         )

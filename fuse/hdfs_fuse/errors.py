@@ -86,6 +86,14 @@ class NameTooLongError(HdfsFuseError):
     """A path component is longer than the filesystem takes."""
 
 
+class NoAttributeError(HdfsFuseError):
+    """The file or directory has no extended attribute of that name."""
+
+
+class TooLargeError(HdfsFuseError):
+    """The value of an extended attribute is longer than the filesystem takes."""
+
+
 class InvalidArgumentError(HdfsFuseError):
     """A parameter is unknown or malformed."""
 
@@ -124,6 +132,8 @@ _ERRNO: dict[type[HdfsFuseError], int] = {
     ShortReadError: errno.EIO,
     CrossDeviceError: errno.EXDEV,
     NameTooLongError: errno.ENAMETOOLONG,
+    NoAttributeError: errno.ENODATA,
+    TooLargeError: errno.E2BIG,
     InvalidArgumentError: errno.EINVAL,
     UnsupportedError: errno.EOPNOTSUPP,
     MountError: errno.EIO,

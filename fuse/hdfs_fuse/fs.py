@@ -47,6 +47,7 @@ from hdfs_fuse.metrics import Metrics
 from hdfs_fuse.open_file import OpenFile
 from hdfs_fuse.reader import Reader, Shared
 from hdfs_fuse.small_reader import SmallReader
+from hdfs_fuse.xattrs import Xattrs
 
 logger = logging.getLogger(__name__)
 
@@ -118,6 +119,7 @@ class Filesystem:
         self._directories: HandleTable[DirectoryHandle] = HandleTable()
         self.listings = Listings(backend, calls, config.metadata_ttl_s)
         self._drafts = drafts
+        self.xattrs = Xattrs(backend, calls, inodes, drafts, self.getattr)
         self._changes: Changes | None = None
         if drafts is not None:
             forbidden = ":" if config.uri.startswith("hdfs:") else ""  # DFSUtil.isValidName

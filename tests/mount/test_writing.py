@@ -7,92 +7,17 @@ import os
 import random
 import stat
 import threading
-from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
-from hdfs_fuse.backend import ResilientBackend, connect, resolve
-from hdfs_fuse.config import MountConfig
-from hdfs_fuse.errors import FileChangedError, HdfsFuseError
 
+from tests.mount.behind import Behind, code
 from tests.mount.local import KIB, MIB, Mounted, mounted_writable
 from tests.support.local_hdfs import LocalHdfs
 from tests.support.waiting import wait_until
 
 LARGE = random.Random(3).randbytes(3 * MIB + 17)
-
-
-class Behind:
-    """The filesystem behind a mount, seen by another client."""
-
-    def __init__(self, uri: str) -> None:
-        self.uri = uri
-        config = MountConfig(uri=uri)
-        self._backend: ResilientBackend = connect(config)
-        self._root = resolve(config).path
-
-    def names(self, directory: str = "") -> list[str]:
-        """All names, hidden ones too."""
-        return sorted(entry.name for entry in self._backend.list(f"{self._root}/{directory}".rstrip("/")))
-
-    def content(self, name: str) -> bytes:
-        """Content of a file, as soon as HDFS shows all of it."""
-        while True:
-            status = self._backend.status(f"{self._root}/{name}")
-            # Completing a file changes its time for a moment.
-            with contextlib.suppress(FileChangedError):
-                return self._backend.open(f"{self._root}/{name}", status).read(0, status.length_bytes)
-
-    def mode(self, name: str) -> int:
-        return self._backend.status(f"{self._root}/{name}").mode
-
-    def mtime_ms(self, name: str) -> int:
-        return self._backend.status(f"{self._root}/{name}").mtime_ms
-
-    def put(self, name: str, data: bytes) -> None:
-        """Create or replace a file."""
-        writer = self._backend.create(f"{self._root}/{name}", mode=0o644, overwrite=True)
-        writer.write(data)
-        writer.close()
-
-    def has(self, name: str) -> bool:
-        try:
-            self._backend.status(f"{self._root}/{name}")
-        except HdfsFuseError:
-            return False
-        return True
-
-
-@pytest.fixture(params=["hdfs", "local"])
-def behind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Behind:
-    if request.param == "local":
-        tree: Path = request.getfixturevalue("tmp_path") / "tree"
-        tree.mkdir()
-        return Behind(f"file://{tree}")
-    hdfs = request.getfixturevalue("hdfs")
-    assert isinstance(hdfs, LocalHdfs)
-    for name, value in hdfs.environment.items():
-        monkeypatch.setenv(name, value)
-    return Behind(f"{hdfs.uri}{request.getfixturevalue('hdfs_dir')}")
-
-
-@pytest.fixture
-def mount(behind: Behind, tmp_path: Path) -> Iterator[Mounted]:
-    with mounted_writable(behind.uri, tmp_path) as made:
-        yield made
-        assert not [line for line in made.log.read_text().splitlines() if " ERROR " in line or "Traceback" in line]
-    assert [name for name in behind.names() if name.startswith(".hdfs-csi")] == []
-    assert os.listdir(tmp_path / "staging") == []
-
-
-def code(action: Callable[[], object]) -> int | None:
-    """The errno that `action` fails with; None for success."""
-    try:
-        action()
-    except OSError as e:
-        return e.errno
-    return None
 
 
 # ---- contents
