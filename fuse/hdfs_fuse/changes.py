@@ -33,6 +33,8 @@ from hdfs_fuse.listings import Listings
 logger = logging.getLogger(__name__)
 
 _NAME_MAX_BYTES = 255  # dfs.namenode.fs-limits.max-component-length
+# Below it are the snapshots of a directory, if it may have any (HdfsConstants.DOT_SNAPSHOT_DIR); never listed.
+SNAPSHOTS = ".snapshot"
 # Of a hidden name that a crash has left: nobody has the file open any more.
 _ABANDONED_MS = 24 * 3600 * 1000
 
@@ -66,7 +68,8 @@ class Changes:
         listings: Listings,
         drafts: Drafts,
         open_files: Callable[[], Iterable[FileHandle]],
-        forbidden: str,
+        *,
+        is_hdfs: bool,
     ) -> None:
         """Change what `backend` has.
 
@@ -77,7 +80,7 @@ class Changes:
             listings: what is believed of names.
             drafts: files that are being changed.
             open_files: all open handles.
-            forbidden: characters that no name may have.
+            is_hdfs: whether names that HDFS keeps for itself are refused.
         """
         self._backend = backend
         self._calls = calls
@@ -85,7 +88,7 @@ class Changes:
         self._listings = listings
         self._drafts = drafts
         self._open_files = open_files
-        self._forbidden = forbidden
+        self._is_hdfs = is_hdfs
 
     # --- names ---
 
@@ -96,11 +99,13 @@ class Changes:
             NameTooLongError, InvalidArgumentError: HDFS has no such names.
         """
         check_name(name, InvalidArgumentError)
-        if not set(self._forbidden).isdisjoint(name):
-            raise InvalidArgumentError(f"{name}: names in HDFS have none of {self._forbidden!r}")
+        path = self._inodes.path_in(parent, name)
+        # DFSUtil.isValidName; FSDirectory.verifyINodeName, isReservedName
+        if self._is_hdfs and (":" in name or name == SNAPSHOTS or path == "/.reserved"):
+            raise InvalidArgumentError(f"{path}: HDFS has no such names")
         if is_hidden(name):
             raise InvalidArgumentError(f"{name}: such names are kept for files that are being written")
-        return self._inodes.path_in(parent, name)
+        return path
 
     def changed(self, parent: Inode, name: str) -> None:
         """What is believed of a name, and of the directory's times, is over."""
