@@ -15,6 +15,7 @@ import trio
 from hdfs_fuse.backend.base import FileKind, FileStatus
 from hdfs_fuse.backend.resilient import ResilientBackend
 from hdfs_fuse.calls import Calls
+from hdfs_fuse.config import MAX_PATH_CHARACTERS
 from hdfs_fuse.drafts import Drafts
 from hdfs_fuse.errors import (
     AlreadyExistsError,
@@ -33,6 +34,7 @@ from hdfs_fuse.listings import Listings
 logger = logging.getLogger(__name__)
 
 _NAME_MAX_BYTES = 255  # dfs.namenode.fs-limits.max-component-length
+_MAX_PATH_DEPTH = 1000  # HdfsConstants.MAX_PATH_DEPTH
 # Below it are the snapshots of a directory, if it may have any (HdfsConstants.DOT_SNAPSHOT_DIR); never listed.
 SNAPSHOTS = ".snapshot"
 # Of a hidden name that a crash has left: nobody has the file open any more.
@@ -100,6 +102,8 @@ class Changes:
         """
         check_name(name, InvalidArgumentError)
         path = self._inodes.path_in(parent, name)
+        if self._is_hdfs and (len(path) > MAX_PATH_CHARACTERS or path.count("/") > _MAX_PATH_DEPTH):
+            raise NameTooLongError(f"a path of {len(path)} characters: HDFS takes {MAX_PATH_CHARACTERS}")
         # DFSUtil.isValidName; FSDirectory.verifyINodeName, isReservedName
         if self._is_hdfs and (":" in name or name == SNAPSHOTS or path == "/.reserved"):
             raise InvalidArgumentError(f"{path}: HDFS has no such names")

@@ -86,6 +86,10 @@ class NameTooLongError(HdfsFuseError):
     """A path component is longer than the filesystem takes."""
 
 
+class FileTooLargeError(HdfsFuseError):
+    """The file would have more blocks than the cluster allows."""
+
+
 class NoAttributeError(HdfsFuseError):
     """The file or directory has no extended attribute of that name."""
 
@@ -132,6 +136,7 @@ _ERRNO: dict[type[HdfsFuseError], int] = {
     ShortReadError: errno.EIO,
     CrossDeviceError: errno.EXDEV,
     NameTooLongError: errno.ENAMETOOLONG,
+    FileTooLargeError: errno.EFBIG,
     NoAttributeError: errno.ENODATA,
     TooLargeError: errno.E2BIG,
     InvalidArgumentError: errno.EINVAL,
