@@ -50,6 +50,9 @@ _STATUS: dict[type[errors.HdfsFuseError], StatusCode] = {
     errors.FileChangedError: StatusCode.UNAVAILABLE,
     errors.CrossDeviceError: StatusCode.INVALID_ARGUMENT,
     errors.NameTooLongError: StatusCode.INVALID_ARGUMENT,
+    errors.FileTooLargeError: StatusCode.RESOURCE_EXHAUSTED,
+    errors.TooLargeError: StatusCode.INVALID_ARGUMENT,
+    errors.NoAttributeError: StatusCode.NOT_FOUND,
     errors.InvalidArgumentError: StatusCode.INVALID_ARGUMENT,
     # Not UNIMPLEMENTED, which a CO takes for "this plugin has no such RPC" and never asks again.
     errors.UnsupportedError: StatusCode.FAILED_PRECONDITION,

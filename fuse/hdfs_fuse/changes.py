@@ -15,6 +15,7 @@ import trio
 from hdfs_fuse.backend.base import FileKind, FileStatus
 from hdfs_fuse.backend.resilient import ResilientBackend
 from hdfs_fuse.calls import Calls
+from hdfs_fuse.config import MAX_PATH_CHARACTERS
 from hdfs_fuse.drafts import Drafts
 from hdfs_fuse.errors import (
     AlreadyExistsError,
@@ -33,6 +34,9 @@ from hdfs_fuse.listings import Listings
 logger = logging.getLogger(__name__)
 
 _NAME_MAX_BYTES = 255  # dfs.namenode.fs-limits.max-component-length
+_MAX_PATH_DEPTH = 1000  # HdfsConstants.MAX_PATH_DEPTH
+# Below it are the snapshots of a directory, if it may have any (HdfsConstants.DOT_SNAPSHOT_DIR); never listed.
+SNAPSHOTS = ".snapshot"
 # Of a hidden name that a crash has left: nobody has the file open any more.
 _ABANDONED_MS = 24 * 3600 * 1000
 
@@ -66,7 +70,8 @@ class Changes:
         listings: Listings,
         drafts: Drafts,
         open_files: Callable[[], Iterable[FileHandle]],
-        forbidden: str,
+        *,
+        is_hdfs: bool,
     ) -> None:
         """Change what `backend` has.
 
@@ -77,7 +82,7 @@ class Changes:
             listings: what is believed of names.
             drafts: files that are being changed.
             open_files: all open handles.
-            forbidden: characters that no name may have.
+            is_hdfs: whether names that HDFS keeps for itself are refused.
         """
         self._backend = backend
         self._calls = calls
@@ -85,7 +90,7 @@ class Changes:
         self._listings = listings
         self._drafts = drafts
         self._open_files = open_files
-        self._forbidden = forbidden
+        self._is_hdfs = is_hdfs
 
     # --- names ---
 
@@ -96,11 +101,15 @@ class Changes:
             NameTooLongError, InvalidArgumentError: HDFS has no such names.
         """
         check_name(name, InvalidArgumentError)
-        if not set(self._forbidden).isdisjoint(name):
-            raise InvalidArgumentError(f"{name}: names in HDFS have none of {self._forbidden!r}")
+        path = self._inodes.path_in(parent, name)
+        if self._is_hdfs and (len(path) > MAX_PATH_CHARACTERS or path.count("/") > _MAX_PATH_DEPTH):
+            raise NameTooLongError(f"a path of {len(path)} characters: HDFS takes {MAX_PATH_CHARACTERS}")
+        # DFSUtil.isValidName; FSDirectory.verifyINodeName, isReservedName
+        if self._is_hdfs and (":" in name or name == SNAPSHOTS or path == "/.reserved"):
+            raise InvalidArgumentError(f"{path}: HDFS has no such names")
         if is_hidden(name):
             raise InvalidArgumentError(f"{name}: such names are kept for files that are being written")
-        return self._inodes.path_in(parent, name)
+        return path
 
     def changed(self, parent: Inode, name: str) -> None:
         """What is believed of a name, and of the directory's times, is over."""

@@ -39,6 +39,7 @@ class Draft:
         writers: open handles that may write.
         length_bytes: of the file as it is here.
         mode: permission bits.
+        xattrs: extended attributes of a file that HDFS does not have yet.
         mtime_ms, atime_ms: times that were asked for; None leaves what HDFS sets.
         lock: held by who changes the draft.
         released: set when there are no writers.
@@ -75,6 +76,7 @@ class Draft:
         "tail",
         "tail_is_idle",
         "writers",
+        "xattrs",
     )
 
     def __init__(self, inode: Inode, staged: StagedFile, base: OpenFile | None) -> None:
@@ -89,6 +91,7 @@ class Draft:
         self.mode = inode.status.mode
         self.mtime_ms: int | None = None
         self.atime_ms: int | None = None
+        self.xattrs: dict[str, bytes] = {}
         self.writers = 0
         self.lock = trio.Lock()
         self.released = trio.Event()

@@ -398,6 +398,7 @@ class Drafts:
             mode=draft.mode,
             mtime_ms=draft.mtime_ms,
             atime_ms=draft.atime_ms,
+            xattrs=draft.xattrs,
             keep_open=draft.length_bytes <= self._config.small_file_bytes,
             durable=durable,
         )
@@ -434,6 +435,7 @@ class Drafts:
         self._leave_sibling(draft)
         self._drop_part(draft)
         draft.is_new = False
+        draft.xattrs = {}
         self._metrics.published_bytes += answer.length_bytes
         self._stored(draft, answer.length_bytes, answer.mtime_ms)
 

@@ -86,6 +86,18 @@ class NameTooLongError(HdfsFuseError):
     """A path component is longer than the filesystem takes."""
 
 
+class FileTooLargeError(HdfsFuseError):
+    """The file would have more blocks than the cluster allows."""
+
+
+class NoAttributeError(HdfsFuseError):
+    """The file or directory has no extended attribute of that name."""
+
+
+class TooLargeError(HdfsFuseError):
+    """The value of an extended attribute is longer than the filesystem takes."""
+
+
 class InvalidArgumentError(HdfsFuseError):
     """A parameter is unknown or malformed."""
 
@@ -124,6 +136,9 @@ _ERRNO: dict[type[HdfsFuseError], int] = {
     ShortReadError: errno.EIO,
     CrossDeviceError: errno.EXDEV,
     NameTooLongError: errno.ENAMETOOLONG,
+    FileTooLargeError: errno.EFBIG,
+    NoAttributeError: errno.ENODATA,
+    TooLargeError: errno.E2BIG,
     InvalidArgumentError: errno.EINVAL,
     UnsupportedError: errno.EOPNOTSUPP,
     MountError: errno.EIO,

@@ -21,7 +21,7 @@ from hdfs_fuse.backend.resilient import ResilientBackend
 from hdfs_fuse.block_reader import BlockReader
 from hdfs_fuse.cache.cache import BlockCache
 from hdfs_fuse.calls import Calls
-from hdfs_fuse.changes import Changes, check_name
+from hdfs_fuse.changes import SNAPSHOTS, Changes, check_name
 from hdfs_fuse.config import MountConfig
 from hdfs_fuse.draft import Draft, DraftEndedError
 from hdfs_fuse.drafts import Drafts
@@ -48,6 +48,7 @@ from hdfs_fuse.metrics import Metrics
 from hdfs_fuse.open_file import OpenFile
 from hdfs_fuse.reader import Reader, Shared
 from hdfs_fuse.small_reader import SmallReader
+from hdfs_fuse.xattrs import Xattrs
 
 logger = logging.getLogger(__name__)
 
@@ -119,10 +120,13 @@ class Filesystem:
         self._directories: HandleTable[DirectoryHandle] = HandleTable()
         self.listings = Listings(backend, calls, config.metadata_ttl_s)
         self._drafts = drafts
+        self._is_hdfs = config.uri.startswith("hdfs:")
+        self.xattrs = Xattrs(backend, calls, inodes, drafts, self.getattr)
         self._changes: Changes | None = None
         if drafts is not None:
-            forbidden = ":" if config.uri.startswith("hdfs:") else ""  # DFSUtil.isValidName
-            self._changes = Changes(backend, calls, inodes, self.listings, drafts, self._files.values, forbidden)
+            self._changes = Changes(
+                backend, calls, inodes, self.listings, drafts, self._files.values, is_hdfs=self._is_hdfs
+            )
         self._until_trim = 0
         self._space = _UNKNOWN_SPACE
         self._space_expires_s = float("-inf")
@@ -361,8 +365,10 @@ class Filesystem:
         """Have the NameNode decide whether this identity may change a file, where its mode bits leave that open.
 
         Raises:
-            PermissionDeniedError: it may not.
+            PermissionDeniedError: it may not. ReadOnlyError: it belongs to a snapshot.
         """
+        if self._is_hdfs and SNAPSHOTS in self.inodes.path_of(inode).split("/"):
+            raise ReadOnlyError(f"{inode.name}: belongs to a snapshot")
         status = inode.status
         if status.mode & 0o002 or (status.owner == effective_user() and status.mode & 0o200):
             return

@@ -74,7 +74,7 @@ class Metrics:
     written_bytes: int = _counter("bytes that applications wrote")
     published_count: int = _counter("files that were stored in HDFS")
     published_bytes: int = _counter("bytes of those files")
-    error_count: int = _counter("requests answered with an errno other than ENOENT")
+    error_count: int = _counter("requests answered with an errno other than ENOENT, ENODATA and ENOTSUP")
     lookup_latency: Latency = _latency("LOOKUP and GETATTR")
     open_latency: Latency = _latency("OPEN")
     read_latency: Latency = _latency("READ")

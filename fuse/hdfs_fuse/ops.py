@@ -31,6 +31,8 @@ R = TypeVar("R")
 Handler = Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]
 
 _FILE_TYPES = {FileKind.FILE: 0o100000, FileKind.DIRECTORY: 0o040000, FileKind.SYMLINK: 0o120000}
+# What programs ask for in passing, and what is not there.
+_ORDINARY = frozenset({errno.ENOENT, errno.ENODATA, errno.EOPNOTSUPP})
 # Larger than any number of ours: inode numbers of entries that the kernel gets by name only.
 _UNNUMBERED = 1 << 62
 _STATFS_BLOCK_BYTES = 4096
@@ -86,7 +88,7 @@ class Operations(pyfuse3.Operations):
     def report(self, handler: str, error: HdfsFuseError) -> int:
         """The errno for an error; logs what an operator should know, once for each kind of incident."""
         code = errno_of(error)
-        if code != errno.ENOENT:
+        if code not in _ORDINARY:
             self.metrics.error_count += 1
         if code in {errno.EIO, errno.ETIMEDOUT}:
             incident = f"{handler} {type(error).__name__}"
@@ -325,6 +327,28 @@ class Operations(pyfuse3.Operations):
     async def link(self, inode: int, new_parent_inode: int, new_name: bytes, ctx: object) -> pyfuse3.EntryAttributes:  # noqa: ARG002
         """FUSE_LINK."""
         raise Changes.refuse("a hard link")
+
+    # --- extended attributes ---
+
+    @guarded()
+    async def getxattr(self, inode: int, name: bytes, ctx: object) -> bytes:  # noqa: ARG002
+        """FUSE_GETXATTR; of a setxattr with XATTR_CREATE or XATTR_REPLACE, pyfuse3 asks this before."""
+        return await self._fs.xattrs.get(inode, os.fsdecode(name))
+
+    @guarded()
+    async def listxattr(self, inode: int, ctx: object) -> Sequence[bytes]:  # noqa: ARG002
+        """FUSE_LISTXATTR."""
+        return [os.fsencode(name) for name in await self._fs.xattrs.names(inode)]
+
+    @guarded("change_latency")
+    async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: object) -> None:  # noqa: ARG002
+        """FUSE_SETXATTR."""
+        await self._fs.xattrs.set(inode, os.fsdecode(name), value)
+
+    @guarded("change_latency")
+    async def removexattr(self, inode: int, name: bytes, ctx: object) -> None:  # noqa: ARG002
+        """FUSE_REMOVEXATTR."""
+        await self._fs.xattrs.remove(inode, os.fsdecode(name))
 
     # --- encoding ---
 

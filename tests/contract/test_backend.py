@@ -7,14 +7,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import pytest
 from hdfs_fuse import errors
 from hdfs_fuse.backend import client_environment
-from hdfs_fuse.backend.base import Backend, FileKind
+from hdfs_fuse.backend.base import Backend, FileKind, Policies
 
 from tests.contract.adapters import ADAPTERS, Adapter, make_adapter, resilient
 from tests.support.libhdfs import libhdfs_environment
@@ -622,6 +622,102 @@ def test_set_mode_and_times(adapter: Adapter, writable: Backend) -> None:
         writable.set_mode(f"{adapter.root}/missing", 0o644)
     with pytest.raises(errors.NotFoundError):
         writable.set_times(f"{adapter.root}/missing", mtime_ms=0, atime_ms=None)
+
+
+# ---- extended attributes
+
+# Every byte, and bytes that are no text.
+VALUE = bytes(range(256)) + b"\xff\xfe\0"
+
+
+def test_xattrs(adapter: Adapter, writable: Backend) -> None:
+    adapter.put(f"{adapter.root}/file", b"")
+    adapter.make_directories([f"{adapter.root}/dir"])
+    for name in ("file", "dir"):
+        path = f"{adapter.root}/{name}"
+        assert (writable.xattrs(path), writable.xattr_names(path)) == ({}, [])
+        expected = {"user.bytes": VALUE, "user.empty": b"", "user.größe &=%+": b"x", "user.long": b"y" * 2000}
+        for attribute, value in expected.items():
+            writable.set_xattr(path, attribute, b"old")
+            writable.set_xattr(path, attribute, value)
+        assert writable.xattrs(path) == expected
+        assert sorted(writable.xattr_names(path)) == sorted(expected)
+        writable.remove_xattr(path, "user.bytes")
+        assert "user.bytes" not in writable.xattrs(path)
+        with pytest.raises(errors.NoAttributeError):
+            writable.remove_xattr(path, "user.bytes")
+
+
+def test_xattrs_of_what_is_not_there(adapter: Adapter, writable: Backend) -> None:
+    path = f"{adapter.root}/missing"
+    calls: list[Callable[[], object]] = [
+        lambda: writable.xattrs(path),
+        lambda: writable.xattr_names(path),
+        lambda: writable.set_xattr(path, "user.a", b""),
+        lambda: writable.remove_xattr(path, "user.a"),
+        lambda: writable.policies(path),
+    ]
+    for call in calls:
+        with pytest.raises(errors.NotFoundError):
+            call()
+
+
+def test_limits_of_xattrs(adapter: Adapter, writable: Backend) -> None:
+    path = f"{adapter.root}/file"
+    adapter.put(path, b"")
+    if adapter.name.endswith("local"):
+        with pytest.raises(errors.TooLargeError):
+            writable.set_xattr(path, "user.large", bytes(1 << 17))
+        return
+    name = "user.large"
+    writable.set_xattr(path, name, bytes(16384 - len("large")))  # HDFS counts the name without its namespace
+    for length_bytes in (16384, 40_000, 1 << 20):  # its default limit, its hard one, more than an URL takes
+        with pytest.raises(errors.TooLargeError):
+            writable.set_xattr(path, name, bytes(length_bytes))
+    for number in range(31):
+        writable.set_xattr(path, f"user.{number}", b"x")
+    with pytest.raises(errors.NoSpaceError):
+        writable.set_xattr(path, "user.31", b"x")
+    writable.set_xattr(path, "user.30", b"y")
+
+
+def test_xattrs_of_other_namespaces_are_not_shown(adapter: Adapter, writable: Backend) -> None:
+    path = f"{adapter.root}/file"
+    adapter.put(path, b"")
+    if adapter.name == "fake":
+        pytest.skip("the fake has one namespace")
+    writable.set_xattr(path, "user.ours", b"x")
+    writable.set_xattr(path, "trusted.theirs", b"x")  # we are the superuser, here and there
+    assert writable.xattrs(path) == {"user.ours": b"x"}
+    assert writable.xattr_names(path) == ["user.ours"]
+
+
+def test_arrow_reads_xattrs(adapter: Adapter, backend: Backend, request: pytest.FixtureRequest) -> None:
+    if adapter.name != "pyarrow-hdfs":
+        pytest.skip("the others change them too")
+    hdfs = request.getfixturevalue("hdfs")
+    assert isinstance(hdfs, LocalHdfs)
+    path = f"{adapter.root}/file"
+    adapter.put(path, b"")
+    hdfs.webhdfs("PUT", path, "SETXATTR", **{"xattr.name": "user.a", "xattr.value": "0x00ff", "flag": "CREATE"})
+    assert backend.xattrs(path) == {"user.a": b"\0\xff"}
+    with pytest.raises(errors.UnsupportedError):
+        backend.set_xattr(path, "user.a", b"")
+    with pytest.raises(errors.UnsupportedError):
+        backend.remove_xattr(path, "user.a")
+
+
+def test_policies(adapter: Adapter, backend: Backend, request: pytest.FixtureRequest) -> None:
+    path = f"{adapter.root}/dir"
+    adapter.make_directories([path])
+    assert backend.policies(path) == Policies()
+    if adapter.is_hdfs:
+        hdfs = request.getfixturevalue("hdfs")
+        assert isinstance(hdfs, LocalHdfs)
+        hdfs.webhdfs("PUT", path, "SETSTORAGEPOLICY", storagepolicy="ONE_SSD")
+        hdfs.webhdfs("PUT", "/", "ENABLEECPOLICY", ecpolicy="XOR-2-1-1024k")
+        hdfs.webhdfs("PUT", path, "SETECPOLICY", ecpolicy="XOR-2-1-1024k")
+        assert backend.policies(path) == Policies("ONE_SSD", "XOR-2-1-1024k")
 
 
 # ---- space

@@ -35,6 +35,9 @@ class Behind:
     def mtime_ms(self, name: str) -> int:
         return self._backend.status(f"{self._root}/{name}").mtime_ms
 
+    def xattrs(self, name: str) -> dict[str, bytes]:
+        return self._backend.xattrs(f"{self._root}/{name}")
+
     @property
     def is_hdfs(self) -> bool:
         return self.uri.startswith("hdfs")

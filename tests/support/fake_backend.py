@@ -10,13 +10,14 @@ backend = disk.client()
 
 import threading
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 from hdfs_fuse import errors
-from hdfs_fuse.backend.base import FileKind, FileStatus, SpaceUsage
+from hdfs_fuse.backend.base import FileKind, FileStatus, Policies, SpaceUsage
 
 MAX_NAME_BYTES = 255
+MAX_XATTR_BYTES, MAX_XATTRS = 16384, 32
 CAPACITY_BYTES = 1 << 40
 
 
@@ -25,6 +26,7 @@ class _Node:
     status: FileStatus
     data: bytes = b""
     writer: object = None
+    xattrs: dict[str, bytes] = field(default_factory=dict)
 
 
 class FakeFilesystem:
@@ -353,6 +355,40 @@ class FakeBackend:
         atime_ms = status.atime_ms if atime_ms is None else atime_ms
         self._disk.replace_status(path, replace(status, mtime_ms=mtime_ms, atime_ms=atime_ms))
         self._disk.left("set_times")
+
+    def xattrs(self, path: str) -> dict[str, bytes]:
+        """See base.Backend."""
+        self._disk.entered("xattrs")
+        return dict(self._disk.find(path).xattrs)
+
+    def xattr_names(self, path: str) -> Sequence[str]:
+        """See base.Backend."""
+        self._disk.entered("xattr_names")
+        return [*self._disk.find(path).xattrs]
+
+    def set_xattr(self, path: str, name: str, value: bytes) -> None:
+        """See base.Backend."""
+        self._disk.entered("set_xattr")
+        xattrs = self._disk.find(path).xattrs
+        if len(name.removeprefix("user.")) + len(value) > MAX_XATTR_BYTES:
+            raise errors.TooLargeError(f"{name}: {len(value)} bytes")
+        if len(xattrs) == MAX_XATTRS and name not in xattrs:
+            raise errors.NoSpaceError(f"{path}: has {MAX_XATTRS} attributes")
+        xattrs[name] = value
+        self._disk.left("set_xattr")
+
+    def remove_xattr(self, path: str, name: str) -> None:
+        """See base.Backend."""
+        self._disk.entered("remove_xattr")
+        if self._disk.find(path).xattrs.pop(name, None) is None:
+            raise errors.NoAttributeError(f"{path}: no {name}")
+        self._disk.left("remove_xattr")
+
+    def policies(self, path: str) -> Policies:
+        """See base.Backend."""
+        self._disk.entered("policies")
+        self._disk.find(path)
+        return Policies()
 
     def delete(self, path: str, *, recursive: bool) -> bool:
         """See base.Backend."""

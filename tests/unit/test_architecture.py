@@ -20,7 +20,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"reader", "streaming", "completions", "draft", "drafts"}),
     frozenset({"small_reader", "block_reader"}),
     frozenset({"handles", "listings"}),
-    frozenset({"changes"}),
+    frozenset({"changes", "xattrs"}),
     frozenset({"fs"}),
     frozenset({"ops"}),
     frozenset({"daemon", "loader", "mounter"}),

@@ -2,6 +2,8 @@
 
 import errno
 import inspect
+import re
+from pathlib import Path
 
 import pytest
 from hdfs_fuse import errors
@@ -72,3 +74,18 @@ def test_what_kubelet_and_applications_rely_on() -> None:
         errors.CrossDeviceError: errno.EXDEV,
     }
     assert {kind: errors.errno_of(kind()) for kind in table} == table
+
+
+def test_the_table_of_the_docs_is_whole_and_names_tests_that_are_there() -> None:
+    root = Path(__file__).parents[2]
+    text = (root / "docs" / "semantics.md").read_text()
+    rows = [line.split("|")[1:4] for line in text.splitlines() if re.match(r"\| E[A-Z0-9]+", line)]
+    named = {code for codes, _, _ in rows for code in re.findall(r"E[A-Z0-9]+", codes)}
+    assert {errno.errorcode[errors.errno_of(kind())] for kind in OURS} <= named | {"EOPNOTSUPP"}
+    for _, _, tests in rows:
+        module = ""
+        for path, name in re.findall(r"`([\w/]*\.py)?(?:::(\w+))?`", tests):
+            module = path or module
+            source = (root / module if "/" in module else root / "tests" / "mount" / module).read_text()
+            assert f"def {name or 'test_'}" in source, f"{module}: no {name}"
+        assert module, "a row without a test"

@@ -1,6 +1,6 @@
 """Ways to reach the data: one Protocol (base.py), an adapter per client, and a resilient wrapper around them."""
 
-from hdfs_fuse.backend.base import Backend, FileKind, FileReader, FileStatus, SpaceUsage
+from hdfs_fuse.backend.base import Backend, FileKind, FileReader, FileStatus, Policies, SpaceUsage
 from hdfs_fuse.backend.connect import cluster_id, connect, resolve
 from hdfs_fuse.backend.deadline import call_with_deadline
 from hdfs_fuse.backend.identity import client_environment, effective_user
@@ -11,6 +11,7 @@ __all__ = [
     "FileKind",
     "FileReader",
     "FileStatus",
+    "Policies",
     "ResilientBackend",
     "ResilientReader",
     "SpaceUsage",

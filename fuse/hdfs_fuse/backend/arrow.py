@@ -5,18 +5,19 @@ owner and mode, so directories get 0o755, files 0o644, and both the user of the 
 whole seconds, so a file replaced within one second by another of its length passes for the same. Lists come whole: a
 directory of a million entries takes some hundred MiB while it is listed.
 
-What Arrow can't do exactly (modes, owners, a delete that is not recursive, space) goes over WebHDFS, or to the
-operating system for local files. pyarrow is imported by the constructors, since importing it costs 39 MiB.
+What Arrow can't do exactly (modes, owners, a delete that is not recursive, space, extended attributes) goes over
+WebHDFS, or to the operating system for local files. pyarrow is imported by the constructors, since importing it costs
+39 MiB.
 """
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType, TracebackType
 from typing import Any
 
 from hdfs_fuse import errors
 from hdfs_fuse.backend import hadoop_conf, local
-from hdfs_fuse.backend.base import Backend, FileKind, FileStatus, FileWriter, SpaceUsage
+from hdfs_fuse.backend.base import Backend, FileKind, FileStatus, FileWriter, Policies, SpaceUsage
 from hdfs_fuse.backend.identity import effective_user
 from hdfs_fuse.backend.webhdfs import WebHdfs
 from hdfs_fuse.config import Location
@@ -174,6 +175,26 @@ class _ChangesElsewhere:
     def set_times(self, path: str, *, mtime_ms: int | None, atime_ms: int | None) -> None:
         """See base.Backend."""
         self._writable(path).set_times(path, mtime_ms=mtime_ms, atime_ms=atime_ms)
+
+    def xattrs(self, path: str) -> dict[str, bytes]:
+        """See base.Backend."""
+        return self._other.xattrs(path)
+
+    def xattr_names(self, path: str) -> Sequence[str]:
+        """See base.Backend."""
+        return self._other.xattr_names(path)
+
+    def set_xattr(self, path: str, name: str, value: bytes) -> None:
+        """See base.Backend."""
+        self._writable(path).set_xattr(path, name, value)
+
+    def remove_xattr(self, path: str, name: str) -> None:
+        """See base.Backend."""
+        self._writable(path).remove_xattr(path, name)
+
+    def policies(self, path: str) -> Policies:
+        """See base.Backend."""
+        return self._other.policies(path)
 
     def delete(self, path: str, *, recursive: bool) -> bool:
         """See base.Backend."""

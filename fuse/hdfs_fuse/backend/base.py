@@ -5,7 +5,7 @@ absolute `str` in the backend's own namespace; names that are not UTF-8 use surr
 """
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -58,6 +58,19 @@ class SpaceUsage:
     capacity_bytes: int
     used_bytes: int
     free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Policies:
+    """How HDFS stores a file, or the new files of a directory; what is not set is empty.
+
+    Attributes:
+        storage: name of the storage policy, such as "COLD".
+        erasure_coding: name of the erasure-coding policy, such as "RS-6-3-1024k".
+    """
+
+    storage: str = ""
+    erasure_coding: str = ""
 
 
 class FileReader(Protocol):
@@ -280,6 +293,45 @@ class Backend(Protocol):
 
     def set_times(self, path: str, *, mtime_ms: int | None, atime_ms: int | None) -> None:
         """Change times, in milliseconds since the epoch; None leaves one as it is."""
+        ...
+
+    def xattrs(self, path: str) -> dict[str, bytes]:
+        """The extended attributes of the namespace `user.`, whose names begin with that.
+
+        Raises:
+            NotFoundError. PermissionDeniedError: HDFS asks for the right to read `path`. UnsupportedError: the
+                filesystem has none, or there is no way to ask.
+        """
+        ...
+
+    def xattr_names(self, path: str) -> Sequence[str]:
+        """The names alone, for which `path` need not be readable; otherwise as `xattrs`."""
+        ...
+
+    def set_xattr(self, path: str, name: str, value: bytes) -> None:
+        """Create or replace an extended attribute, whose `name` begins with `user.`.
+
+        Raises:
+            NotFoundError, PermissionDeniedError, UnsupportedError. TooLargeError: dfs.namenode.fs-limits.max-xattr-size
+                (16 KiB, name and value). NoSpaceError: dfs.namenode.fs-limits.max-xattrs-per-inode (32), or no room on
+                a local disk. InvalidArgumentError: HDFS has no such names.
+        """
+        ...
+
+    def remove_xattr(self, path: str, name: str) -> None:
+        """Remove an extended attribute, whose `name` begins with `user.`.
+
+        Raises:
+            NoAttributeError: there is none of that name. NotFoundError, PermissionDeniedError, UnsupportedError.
+        """
+        ...
+
+    def policies(self, path: str) -> Policies:
+        """How `path` is stored.
+
+        Raises:
+            NotFoundError, PermissionDeniedError. UnsupportedError: there is no way to ask.
+        """
         ...
 
     def delete(self, path: str, *, recursive: bool) -> bool:

@@ -8,7 +8,7 @@ import contextlib
 import logging
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 # The public Client only forwards to RawClient; doing without saves an object and a Python call per operation.
@@ -16,7 +16,7 @@ from hdfs_native._internal import RawClient, TrashNotEnabledError, WriteOptions
 
 from hdfs_fuse import errors
 from hdfs_fuse.backend import hadoop_conf
-from hdfs_fuse.backend.base import FileKind, FileStatus, SpaceUsage
+from hdfs_fuse.backend.base import FileKind, FileStatus, Policies, SpaceUsage
 from hdfs_fuse.backend.native_errors import Translated
 from hdfs_fuse.config import Location
 from hdfs_fuse.hidden import name_while_made
@@ -260,6 +260,26 @@ class HdfsNativeBackend:
         times = (_UNCHANGED if time_ms is None else time_ms for time_ms in (mtime_ms, atime_ms))
         with Translated(self.filesystem, path, "change"):
             self._client.set_times(path, *times)
+
+    def xattrs(self, path: str) -> dict[str, bytes]:
+        """See base.Backend; asked of WebHDFS."""
+        return self._over_http().xattrs(path)
+
+    def xattr_names(self, path: str) -> Sequence[str]:
+        """See base.Backend; asked of WebHDFS."""
+        return self._over_http().xattr_names(path)
+
+    def set_xattr(self, path: str, name: str, value: bytes) -> None:
+        """See base.Backend; asked of WebHDFS."""
+        self._over_http().set_xattr(path, name, value)
+
+    def remove_xattr(self, path: str, name: str) -> None:
+        """See base.Backend; asked of WebHDFS."""
+        self._over_http().remove_xattr(path, name)
+
+    def policies(self, path: str) -> Policies:
+        """See base.Backend; asked of WebHDFS."""
+        return self._over_http().policies(path)
 
     def delete(self, path: str, *, recursive: bool) -> bool:
         """See base.Backend."""

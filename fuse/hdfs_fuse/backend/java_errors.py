@@ -77,6 +77,14 @@ _BY_MESSAGE: tuple[tuple[re.Pattern[str], type[errors.HdfsFuseError]], ...] = (
     # FSDirRenameOp.validateRenameOverwrite, validateRenameDestination: bare IOExceptions.
     (re.compile(r"rename destination directory is not empty: "), errors.DirectoryNotEmptyError),
     (re.compile(r"Rename destination .* is a directory or file under source "), errors.InvalidArgumentError),
+    # FSDirWriteFileOp.validateAddBlock: a bare IOException.
+    (re.compile(r"File has reached the limit on maximum number of blocks "), errors.FileTooLargeError),
+    # FSDirXAttrOp, in this order removeXAttr, checkXAttrSize, setINodeXAttrs and checkXAttrsConfigFlag: of no class of
+    # their own.
+    (re.compile(r"No matching attributes found for remove operation"), errors.NoAttributeError),
+    (re.compile(r"The XAttr is too big\."), errors.TooLargeError),
+    (re.compile(r"Cannot add additional XAttr to inode, would exceed limit of "), errors.NoSpaceError),
+    (re.compile(r"The XAttr operation has been rejected\."), errors.UnsupportedError),
     # FSDirRenameOp.checkMoveValidity in an encryption zone: a bare IOException.
     (re.compile(r".* can't be moved (from|into) an encryption zone"), errors.CrossDeviceError),
 )

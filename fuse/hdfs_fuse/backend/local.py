@@ -13,11 +13,11 @@ import os
 import pwd
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 from hdfs_fuse import errors
-from hdfs_fuse.backend.base import FileKind, FileStatus, SpaceUsage
+from hdfs_fuse.backend.base import FileKind, FileStatus, Policies, SpaceUsage
 
 # Large enough that the interpreter's share of a copy is small, small enough to show progress.
 _STREAM_CHUNK_BYTES = 1 << 20
@@ -42,6 +42,8 @@ ERRORS: dict[int, type[errors.HdfsFuseError]] = {
     errno.ENOSPC: errors.NoSpaceError,
     errno.EXDEV: errors.CrossDeviceError,
     errno.ENAMETOOLONG: errors.NameTooLongError,
+    errno.ENODATA: errors.NoAttributeError,
+    errno.E2BIG: errors.TooLargeError,
     errno.EINVAL: errors.InvalidArgumentError,
     errno.ELOOP: errors.UnsupportedError,  # O_NOFOLLOW met a symlink
     errno.ENXIO: errors.UnsupportedError,  # a socket, or a device without a driver
@@ -243,6 +245,43 @@ class LocalBackend:
             os.utime(path, ns=(atime_ns, mtime_ns), follow_symlinks=False)
         except OSError as e:
             raise translate(e, path) from e
+
+    def xattrs(self, path: str) -> dict[str, bytes]:
+        """See base.Backend."""
+        found = {}
+        for name in self.xattr_names(path):
+            try:
+                found[name] = os.getxattr(path, name, follow_symlinks=False)
+            except OSError as e:
+                if e.errno != errno.ENODATA:  # removed since it was listed
+                    raise translate(e, path) from e
+        return found
+
+    def xattr_names(self, path: str) -> Sequence[str]:
+        """See base.Backend."""
+        try:
+            return [name for name in os.listxattr(path, follow_symlinks=False) if name.startswith("user.")]
+        except OSError as e:
+            raise translate(e, path) from e
+
+    def set_xattr(self, path: str, name: str, value: bytes) -> None:
+        """See base.Backend."""
+        try:
+            os.setxattr(path, name, value, follow_symlinks=False)
+        except OSError as e:
+            raise translate(e, path) from e
+
+    def remove_xattr(self, path: str, name: str) -> None:
+        """See base.Backend."""
+        try:
+            os.removexattr(path, name, follow_symlinks=False)
+        except OSError as e:
+            raise translate(e, path) from e
+
+    def policies(self, path: str) -> Policies:
+        """See base.Backend; those are HDFS's."""
+        self.status(path)
+        return Policies()
 
     def delete(self, path: str, *, recursive: bool) -> bool:
         """See base.Backend."""

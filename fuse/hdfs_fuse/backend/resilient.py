@@ -8,12 +8,12 @@ than that deadline.
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple, TypeVar
 
 from hdfs_fuse import errors
-from hdfs_fuse.backend.base import Backend, FileKind, FileReader, FileStatus, FileWriter, SpaceUsage
+from hdfs_fuse.backend.base import Backend, FileKind, FileReader, FileStatus, FileWriter, Policies, SpaceUsage
 from hdfs_fuse.backend.retry import Retries
 
 R = TypeVar("R")
@@ -284,6 +284,31 @@ class ResilientBackend:
     def set_times(self, path: str, *, mtime_ms: int | None, atime_ms: int | None) -> None:
         """See base.Backend."""
         self._repeatable("set times", path, lambda client: client.set_times(path, mtime_ms=mtime_ms, atime_ms=atime_ms))
+
+    def xattrs(self, path: str) -> dict[str, bytes]:
+        """See base.Backend; never repeated: programs ask for these in passing, and the way to ask may be closed."""
+        return self.client().xattrs(path)
+
+    def xattr_names(self, path: str) -> Sequence[str]:
+        """See base.Backend; never repeated, as `xattrs`."""
+        return self.client().xattr_names(path)
+
+    def set_xattr(self, path: str, name: str, value: bytes) -> None:
+        """See base.Backend."""
+        self._repeatable("set xattr", path, lambda client: client.set_xattr(path, name, value))
+
+    def remove_xattr(self, path: str, name: str) -> None:
+        """See base.Backend; done also when an answer was lost and there is none of that name."""
+
+        def again() -> None:
+            with contextlib.suppress(errors.NoAttributeError):
+                self.client().remove_xattr(path, name)
+
+        self._change("remove xattr", path, lambda: self.client().remove_xattr(path, name), again)
+
+    def policies(self, path: str) -> Policies:
+        """See base.Backend; never repeated, as `xattrs`."""
+        return self.client().policies(path)
 
     def delete(self, path: str, *, recursive: bool) -> bool:
         """See base.Backend; True also when an answer was lost and the path is gone."""

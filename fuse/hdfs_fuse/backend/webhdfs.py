@@ -1,9 +1,12 @@
-"""What the clients lack and WebHDFS has: space, files written by DataNodes, and for Arrow what its interface can't say.
+"""What the clients lack and WebHDFS has: space, extended attributes, files written by DataNodes.
+
+And for Arrow what its interface can't say.
 
 Over http.client, not httpx: importing httpx adds 20 MiB to an idle daemon, http.client 9. Nothing here reads proxy
 settings of the environment, and every request has a timeout.
 """
 
+import base64
 import contextlib
 import http.client
 import logging
@@ -16,7 +19,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import msgspec
 
 from hdfs_fuse import errors
-from hdfs_fuse.backend.base import SpaceUsage
+from hdfs_fuse.backend.base import Policies, SpaceUsage
 from hdfs_fuse.backend.identity import effective_user
 from hdfs_fuse.backend.java_errors import from_java
 
@@ -39,6 +42,21 @@ _PLACES = 10
 _EXPENSIVE_S = 0.5
 # ... and a small one after this while, so that a quota which was set later shows.
 _ASK_AGAIN_S = 60.0
+
+# Storage policies by their ids (HdfsConstants.StoragePolicy); a cluster can't have others.
+_STORAGE_POLICIES = {
+    1: "PROVIDED",
+    2: "COLD",
+    5: "WARM",
+    7: "HOT",
+    10: "ONE_SSD",
+    12: "ALL_SSD",
+    14: "ALL_NVDIMM",
+    15: "LAZY_PERSIST",
+}
+_USER = "user."
+# No NameNode takes more for name and value (FSDirectory, XATTR hard limit), nor its web server a much longer URL.
+_MAX_XATTR_BYTES = 32768
 
 
 class _Wire(msgspec.Struct, rename="camel"):
@@ -72,6 +90,28 @@ class _NameSystem(msgspec.Struct, rename="pascal"):
 
 class _Jmx(msgspec.Struct):
     beans: list[_NameSystem]
+
+
+class _FileStatus(_Wire):
+    storage_policy: int = 0
+    ec_policy: str = ""
+
+
+class _FileStatusReply(msgspec.Struct, rename="pascal"):
+    file_status: _FileStatus
+
+
+class _XAttr(_Wire):
+    name: str
+    value: str | None = None  # of an empty one
+
+
+class _XAttrsReply(msgspec.Struct):
+    xattrs: list[_XAttr] = msgspec.field(name="XAttrs")
+
+
+class _XAttrNamesReply(msgspec.Struct):
+    names: str = msgspec.field(name="XAttrNames")  # JSON in a string
 
 
 class _Location(msgspec.Struct, rename="pascal"):
@@ -223,6 +263,35 @@ class WebHdfs:
         """See base.Backend."""
         self._call("GET", path, {"op": "CHECKACCESS", "fsaction": "-w-"})
 
+    def xattrs(self, path: str) -> dict[str, bytes]:
+        """See base.Backend."""
+        reply = _decode(self._call("GET", path, {"op": "GETXATTRS", "encoding": "base64"}), _XAttrsReply)
+        # XAttrCodec.encodeValue puts "0s" before base64.
+        found = {xattr.name: base64.b64decode((xattr.value or "0s")[2:]) for xattr in reply.xattrs}
+        return {name: value for name, value in found.items() if name.startswith(_USER)}
+
+    def xattr_names(self, path: str) -> Sequence[str]:
+        """See base.Backend."""
+        names = _decode(self._get(path, "LISTXATTRS", _XAttrNamesReply).names.encode(), list[str])
+        return [name for name in names if name.startswith(_USER)]
+
+    def set_xattr(self, path: str, name: str, value: bytes) -> None:
+        """See base.Backend."""
+        if len(value) > _MAX_XATTR_BYTES:
+            raise errors.TooLargeError(f"{path}: {name} has {len(value)} bytes, HDFS takes {_MAX_XATTR_BYTES}")
+        encoded = "0s" + base64.b64encode(value).decode()
+        parameters = {"op": "SETXATTR", "xattr.name": name, "xattr.value": encoded, "flag": "CREATE,REPLACE"}
+        self._call("PUT", path, parameters)
+
+    def remove_xattr(self, path: str, name: str) -> None:
+        """See base.Backend."""
+        self._call("PUT", path, {"op": "REMOVEXATTR", "xattr.name": name})
+
+    def policies(self, path: str) -> Policies:
+        """See base.Backend."""
+        found = self._get(path, "GETFILESTATUS", _FileStatusReply).file_status
+        return Policies(_STORAGE_POLICIES.get(found.storage_policy, ""), found.ec_policy)
+
     def delete(self, path: str, *, recursive: bool) -> bool:
         """See base.Backend."""
         parameters = {"op": "DELETE", "recursive": "true" if recursive else "false"}
@@ -263,8 +332,8 @@ class WebHdfs:
         return _decode(self._call("GET", path, {"op": operation}), reply)
 
     def _call(self, method: str, path: str, parameters: Mapping[str, str]) -> bytes:
-        query = urlencode({**parameters, "user.name": effective_user()})
         try:
+            query = urlencode({**parameters, "user.name": effective_user()})
             target = f"/webhdfs/v1{quote(path)}?{query}"
         except UnicodeEncodeError as e:
             raise errors.InvalidArgumentError(f"{path!r}: HDFS names are UTF-8") from e

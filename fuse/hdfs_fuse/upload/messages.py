@@ -118,6 +118,7 @@ class Publish(msgspec.Struct, tag=True, frozen=True):
         content: the bytes.
         mode: permission bits.
         mtime_ms, atime_ms: times to set; None leaves what HDFS sets.
+        xattrs: extended attributes to set, beside those of the file that is replaced.
         keep_open: answer as soon as the bytes are on the DataNodes' disks: the session goes on.
         durable: whether the bytes are to be on the DataNodes' disks, also where the session ends.
         over_http: have a DataNode write it (WebHDFS), whose Java client recovers from more than ours.
@@ -133,6 +134,7 @@ class Publish(msgspec.Struct, tag=True, frozen=True):
     mode: int
     mtime_ms: int | None
     atime_ms: int | None
+    xattrs: dict[str, bytes]
     keep_open: bool
     durable: bool
     over_http: bool

@@ -21,7 +21,16 @@ from hdfs_fuse.backend.base import FileReader, FileStatus, FileWriter
 from hdfs_fuse.backend.connect import connect
 from hdfs_fuse.backend.resilient import ResilientBackend, Version
 from hdfs_fuse.config import MountConfig
-from hdfs_fuse.errors import AlreadyExistsError, BackendError, BusyError, HdfsFuseError, NotFoundError, UnsupportedError
+from hdfs_fuse.errors import (
+    AlreadyExistsError,
+    BackendError,
+    BusyError,
+    HdfsFuseError,
+    NotFoundError,
+    PermissionDeniedError,
+    UnavailableError,
+    UnsupportedError,
+)
 from hdfs_fuse.logs import log_to_stderr
 from hdfs_fuse.upload.content import read_content
 from hdfs_fuse.upload.messages import (
@@ -48,6 +57,10 @@ _THREADS = 64
 # A sibling that is complete either gets its name in a moment, or whoever wrote it is gone: how long to watch, in
 # seconds, and how often to look in that time.
 _ABANDONED_S, _ABANDONED_POLLS = 3.0, 6
+# Threads that ask for extended attributes, while others write.
+_ASKERS = 8
+# Where they can't be had, how long until they are asked for again, in seconds: each attempt may take 5.
+_NO_XATTRS_S = 60.0
 _PROGRESS_INTERVAL_S = 1.0
 _RECEIVE_BYTES = 1 << 20
 
@@ -107,6 +120,8 @@ class Uploader:
         self._unstored_bytes = config.staging.window_bytes // 2
         self._requests = ThreadPoolExecutor(_THREADS, "request")
         self._closers = ThreadPoolExecutor(MAX_CLOSING, "close")
+        self._askers = ThreadPoolExecutor(_ASKERS, "xattrs")
+        self._no_xattrs_until_s = float("-inf")
 
     def run(self) -> None:
         """Take requests until the daemon closes the stream; then finish."""
@@ -256,13 +271,14 @@ class Uploader:
 
     def _publish(self, request: Publish) -> Answer:
         session = self._sessions.pop(request.session)
+        kept = self._askers.submit(self._xattrs_of_replaced, request)
         is_open = self._write_sibling(session, request)
         written = self._backend.status(request.sibling)
         if written.length_bytes != request.content.length_bytes:
             raise BackendError(
                 f"{request.target}: {written.length_bytes} of {request.content.length_bytes} bytes were written"
             )
-        self._set_attributes(written, request)
+        self._set_attributes(written, request, kept.result() | request.xattrs)
         self._backend.rename(request.sibling, request.target, overwrite=request.overwrite)
         if is_open:
             session.has_name = True
@@ -295,8 +311,26 @@ class Uploader:
         session.close()
         return False
 
-    def _set_attributes(self, written: FileStatus, request: Publish) -> None:
+    def _xattrs_of_replaced(self, request: Publish) -> dict[str, bytes]:
+        """The extended attributes of the file that is there, for the one that replaces it.
+
+        They are asked of WebHDFS, which may be closed where writing works: then they are lost, and the log says so.
+        """
+        if not request.overwrite or time.monotonic() < self._no_xattrs_until_s:
+            return {}
+        try:
+            return self._backend.xattrs(request.target)
+        except (NotFoundError, PermissionDeniedError):
+            return {}
+        except (UnsupportedError, UnavailableError) as e:
+            logger.warning("%s: files that are replaced lose their extended attributes: %s", request.target, e)
+            self._no_xattrs_until_s = time.monotonic() + _NO_XATTRS_S
+            return {}
+
+    def _set_attributes(self, written: FileStatus, request: Publish, xattrs: dict[str, bytes]) -> None:
         path = request.sibling
+        for name, value in xattrs.items():
+            self._backend.set_xattr(path, name, value)
         if written.mode != request.mode:
             self._backend.set_mode(path, request.mode)
         if request.mtime_ms is not None or request.atime_ms is not None:

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 import trio
@@ -77,6 +77,7 @@ class Publication:
     mode: int
     mtime_ms: int | None = None
     atime_ms: int | None = None
+    xattrs: dict[str, bytes] = field(default_factory=dict)
     keep_open: bool = False
     durable: bool = False
 
@@ -386,7 +387,7 @@ class Uploads:
         return await session.process.request(
             lambda number: Publish(
                 number, session.number, what.sibling, what.target, what.overwrite, what.content, what.mode,
-                what.mtime_ms, what.atime_ms, what.keep_open, what.durable, over_http, alone,
+                what.mtime_ms, what.atime_ms, what.xattrs, what.keep_open, what.durable, over_http, alone,
             )
         )  # fmt: skip
 

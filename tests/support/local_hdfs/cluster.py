@@ -71,6 +71,7 @@ class LocalHdfs:
         *,
         directory: Path | None = None,
         properties: Mapping[str, str] | None = None,
+        namenode_properties: Mapping[str, str] | None = None,
         block_size_bytes: int = 128 * MIB,
         heap_mb: int = 256,
         jvm_options: tuple[str, ...] = (),
@@ -82,6 +83,7 @@ class LocalHdfs:
             datanodes: 1 to 4.
             directory: for its data; must be absent or empty. None makes a temporary one.
             properties: Hadoop keys for daemons and clients, over the defaults here.
+            namenode_properties: Hadoop keys for the NameNode alone.
             block_size_bytes: of new files.
             heap_mb: of each JVM; a NameNode keeps about 500,000 names in the default.
             jvm_options: more options for the daemons.
@@ -92,6 +94,7 @@ class LocalHdfs:
         self._datanode_count = datanodes
         self._given_directory = directory
         self._properties = dict(properties or {})
+        self._namenode_properties = dict(namenode_properties or {})
         self._block_size_bytes = block_size_bytes
         self._heap_mb = heap_mb
         self._jvm_options = jvm_options
@@ -172,7 +175,7 @@ class LocalHdfs:
             self._describe_daemons({})
             self._write_state()
             self._write_configuration()
-            self._tool(NAMENODE, "-format", "-nonInteractive")
+            self.tool(NAMENODE, "-format", "-nonInteractive")
             for daemon in [self.namenode, *self._datanodes]:
                 self._start_daemon(daemon)
             self.wait_ready()
@@ -293,11 +296,36 @@ class LocalHdfs:
         Raises:
             LocalHdfsError: it failed; the message has its error output.
         """
-        return self._tool(FS_SHELL, *arguments, user=user, stdin=stdin)
+        return self.tool(FS_SHELL, *arguments, user=user, stdin=stdin)
 
     def dfsadmin(self, *arguments: str) -> str:
         """Run `hdfs dfsadmin ARGUMENTS`; returns its output."""
-        return self._tool(DFSADMIN, *arguments)
+        return self.tool(DFSADMIN, *arguments)
+
+    def tool(self, main: str, *arguments: str, user: str | None = None, stdin: bytes = b"") -> str:
+        """Run the Java class `main` of Hadoop; returns its output. Otherwise as `fs_shell`."""
+        command = command_line(
+            main,
+            arguments,
+            directories=[self.conf_dir, self.directory / "resources"],
+            temporary=self.directory / "tmp",
+            hosts=self.directory / "hosts",
+        )
+        done = subprocess.run(
+            command,
+            input=stdin,
+            capture_output=True,
+            env=_environment(user),
+            timeout=START_TIMEOUT_S,
+            check=False,
+        )
+        if done.returncode:
+            raise LocalHdfsError(
+                f"{main.rpartition('.')[2]} {shlex.join(arguments)} ended with {done.returncode}:\n"
+                + done.stderr.decode(errors="replace")
+                + done.stdout.decode(errors="replace")
+            )
+        return done.stdout.decode(errors="surrogateescape")
 
     def webhdfs(self, method: str, path: str, operation: str, *, user: str | None = None, **parameters: str) -> Any:
         """One WebHDFS request to the NameNode (those that need no redirect); returns the JSON answer, or None.
@@ -367,7 +395,7 @@ class LocalHdfs:
             return Daemon(name, command, log, environment, die_with_parent=not self._outlive, identity=known.get(name))
 
         ports = self._known_ports
-        self._namenode = daemon("namenode", NAMENODE, {})
+        self._namenode = daemon("namenode", NAMENODE, self._namenode_properties)
         self._datanodes = [
             daemon(f"datanode{i}", DATANODE, datanode_properties(ports, self.directory, i))
             for i in range(len(ports.datanodes))
@@ -447,30 +475,6 @@ class LocalHdfs:
             connection.request(method, target)
             response = connection.getresponse()
             return response.status, response.read()
-
-    def _tool(self, main: str, *arguments: str, user: str | None = None, stdin: bytes = b"") -> str:
-        command = command_line(
-            main,
-            arguments,
-            directories=[self.conf_dir, self.directory / "resources"],
-            temporary=self.directory / "tmp",
-            hosts=self.directory / "hosts",
-        )
-        done = subprocess.run(
-            command,
-            input=stdin,
-            capture_output=True,
-            env=_environment(user),
-            timeout=START_TIMEOUT_S,
-            check=False,
-        )
-        if done.returncode:
-            raise LocalHdfsError(
-                f"{main.rpartition('.')[2]} {shlex.join(arguments)} ended with {done.returncode}:\n"
-                + done.stderr.decode(errors="replace")
-                + done.stdout.decode(errors="replace")
-            )
-        return done.stdout.decode(errors="surrogateescape")
 
 
 def _superuser() -> str:
