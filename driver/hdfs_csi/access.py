@@ -1,8 +1,7 @@
 """What a CO may ask of a volume: access types, access modes and capacity ranges.
 
-An access mode bounds what the CO does with a volume. It does not ask the volume to be writable: Kubernetes requests
-ReadWriteOnce for most claims, those of readers too. So the modes with writers are taken, and in this release files
-are shown read-only all the same: a write gets EROFS.
+A volume is writable where its access mode has a writer, unless the mount flags say `ro`. How many nodes use it is the
+CO's business: to HDFS all nodes are clients, and of those that would write a file it admits one at a time.
 """
 
 from collections.abc import Iterable
@@ -30,6 +29,11 @@ ACCESS_MODES = frozenset(
 # Of mount(8)'s options those that a bind mount takes. `ro` has a flag of its own in CSI, but users write it here too.
 MOUNT_FLAGS = frozenset({"ro", "noexec", "nosuid", "nodev", "noatime", "nodiratime", "relatime"})
 
+_READER_MODES = frozenset({_Mode.SINGLE_NODE_READER_ONLY, _Mode.MULTI_NODE_READER_ONLY})
+
+# Of the clients (MountConfig.backend) those that can't write to HDFS.
+_READING_BACKENDS = frozenset({"pyarrow"})
+
 FS_TYPES = frozenset({"", "hdfs", "fuse.hdfs"})
 
 
@@ -55,8 +59,13 @@ class CapacityRange:
         return self.required_bytes <= capacity_bytes and (not self.limit_bytes or capacity_bytes <= self.limit_bytes)
 
 
-def check_capabilities(capabilities: Iterable[csi.VolumeCapability]) -> None:
-    """Refuse a list of capabilities of which one is not supported.
+def is_read_only(capability: csi.VolumeCapability) -> bool:
+    """Whether nobody may write to a volume that is used as `capability` says."""
+    return "ro" in capability.mount.mount_flags or capability.access_mode.mode in _READER_MODES
+
+
+def check_capabilities(capabilities: Iterable[csi.VolumeCapability], backend: str) -> None:
+    """Refuse a list of capabilities of which one is not supported by a volume with that client.
 
     Raises:
         InvalidArgumentError: the list is empty, or `unsupported` has something against an entry.
@@ -65,22 +74,27 @@ def check_capabilities(capabilities: Iterable[csi.VolumeCapability]) -> None:
     if not listed:
         raise InvalidArgumentError("volume_capabilities: missing")
     for capability in listed:
-        check_capability(capability)
+        check_capability(capability, backend)
 
 
-def check_capability(capability: csi.VolumeCapability) -> None:
-    """Refuse one capability that is missing or not supported.
+def check_capability(capability: csi.VolumeCapability, backend: str = "") -> None:
+    """Refuse one capability that is not supported by a volume with that client, or with any; see `unsupported`.
 
     Raises:
         InvalidArgumentError: `unsupported` says why.
     """
-    reason = unsupported(capability)
+    reason = unsupported(capability, backend)
     if reason:
         raise InvalidArgumentError(reason)
 
 
-def unsupported(capability: csi.VolumeCapability) -> str:
-    """Why volumes of this driver can't be used as `capability` says; empty when they can."""
+def unsupported(capability: csi.VolumeCapability, backend: str = "") -> str:
+    """Why a volume can't be used as `capability` says; empty when it can.
+
+    Args:
+        capability: what the CO asks for.
+        backend: the client that the volume's nodes use (MountConfig.backend); empty where that does not matter.
+    """
     access_type = capability.WhichOneof("access_type")
     mount, mode = capability.mount, capability.access_mode.mode
     unknown_flags = sorted(set(mount.mount_flags) - MOUNT_FLAGS)
@@ -98,6 +112,12 @@ def unsupported(capability: csi.VolumeCapability) -> str:
         reason = "volume_mount_group: not supported; use the parameter gid"
     elif unknown_flags:
         reason = f"mount flags: given {', '.join(unknown_flags)}, accepted are {', '.join(sorted(MOUNT_FLAGS))}"
+    elif backend in _READING_BACKENDS and not is_read_only(capability):
+        readers = ", ".join(sorted(_Mode.Mode.Name(m) for m in _READER_MODES))
+        reason = (
+            f"access mode: given {_mode_name(mode)}, but backend {backend} only reads; "
+            f"accepted with it are {readers}, or the mount flag ro"
+        )
     return reason
 
 

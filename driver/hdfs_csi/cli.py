@@ -11,7 +11,7 @@ from importlib import metadata
 from typing import Any, TypeVar
 
 import click
-from hdfs_fuse.config import GIB, CacheConfig
+from hdfs_fuse.config import GIB, CacheConfig, StagingConfig
 from hdfs_fuse.errors import HdfsFuseError
 
 from hdfs_csi import logs
@@ -154,6 +154,19 @@ def controller(
     default=1 * GIB,
     help="Free space of the cache's filesystem below which nothing is added.",
 )
+@_option(
+    "--staging-dir",
+    "HDFS_CSI_STAGING_DIR",
+    default="/var/lib/hdfs-fuse/staging",
+    help="Where the files that pods change are until HDFS has them, for all volumes of the node.",
+)
+@_option(
+    "--staging-size-bytes",
+    "HDFS_CSI_STAGING_SIZE_BYTES",
+    type=click.IntRange(min=0),
+    default=10 * GIB,
+    help='The most that is kept there; a pod that writes more gets "No space left on device".',
+)
 def node(
     endpoint: str,
     driver_name: str,
@@ -165,11 +178,12 @@ def node(
     cache_dir: str,
     cache_size_bytes: int,
     cache_min_free_bytes: int,
+    staging_dir: str,
+    staging_size_bytes: int,
 ) -> None:
     """Mount volumes and show them to pods: one on every node, beside the node-driver-registrar.
 
-    Needs root and /dev/fuse. Volumes are read-only in this release, whatever their access mode: writing to a file
-    gives "Read-only file system".
+    Needs root and /dev/fuse.
     """
     # Only the node service needs what mounts.
     from hdfs_fuse.mounter import mounts  # noqa: PLC0415
@@ -177,10 +191,13 @@ def node(
 
     if cache_dir and not os.path.isabs(cache_dir):
         raise click.BadParameter(f"given {cache_dir!r}, accepted is an absolute path", param_hint="--cache-dir")
+    if not os.path.isabs(staging_dir):
+        raise click.BadParameter(f"given {staging_dir!r}, accepted is an absolute path", param_hint="--staging-dir")
     with _ready_to_serve(log_level):
         settings = NodeSettings(
             hadoop_conf_dir=hadoop_conf_dir,
             cache=CacheConfig(directory=cache_dir, size_bytes=cache_size_bytes, min_free_bytes=cache_min_free_bytes),
+            staging=StagingConfig(directory=staging_dir, size_bytes=staging_size_bytes),
         )
         supervisor = Supervisor(runtime_dir)
         with contextlib.closing(supervisor):

@@ -30,21 +30,19 @@ class Controller:
     def create_volume(self, request: csi.CreateVolumeRequest) -> csi.CreateVolumeResponse:
         """CSI CreateVolume: a directory below the base path.
 
-        Access modes with writers are taken, as access.py says. The capacity is remembered and compared, but nothing
-        enforces it yet.
+        The capacity is remembered and compared, but nothing enforces it yet.
 
         Raises:
             InvalidArgumentError: name, capabilities or parameters are missing or not accepted, or a source is given.
             HdfsFuseError: what Provisioner.create raises.
         """
-        volume.check_name(request.name)
-        access.check_capabilities(request.volume_capabilities)
+        new = volume.new_volume(request.name, request.parameters)
+        access.check_capabilities(request.volume_capabilities, new.backend)
         capacity = access.capacity_range(request.capacity_range)
         if request.HasField("volume_content_source"):
             raise InvalidArgumentError("volume_content_source: volumes from snapshots or volumes are not supported")
         if request.mutable_parameters:
             raise InvalidArgumentError("mutable_parameters: not supported")
-        new = volume.new_volume(request.name, request.parameters)
         with self._locks.hold(str(new.volume_id)):
             record = self._provisioner.create(new, capacity)
         return csi.CreateVolumeResponse(volume=_volume(new.volume_id, record))
@@ -79,8 +77,8 @@ class Controller:
         if not request.volume_capabilities:
             raise InvalidArgumentError("volume_capabilities: missing")
         attributes, parameters = own_keys(request.volume_context), own_keys(request.parameters)
-        reasons = self._mismatches(request.volume_id, attributes, parameters)
-        reasons += [reason for c in request.volume_capabilities if (reason := access.unsupported(c))]
+        backend, reasons = self._compare(request.volume_id, attributes, parameters)
+        reasons += [reason for c in request.volume_capabilities if (reason := access.unsupported(c, backend))]
         if reasons:
             return csi.ValidateVolumeCapabilitiesResponse(message="; ".join(reasons))
         confirmed = csi.ValidateVolumeCapabilitiesResponse.Confirmed(
@@ -90,8 +88,8 @@ class Controller:
         )
         return csi.ValidateVolumeCapabilitiesResponse(confirmed=confirmed)
 
-    def _mismatches(self, volume_id: str, attributes: dict[str, str], parameters: dict[str, str]) -> list[str]:
-        """What the CO believes of a volume and HDFS does not.
+    def _compare(self, volume_id: str, attributes: dict[str, str], parameters: dict[str, str]) -> tuple[str, list[str]]:
+        """The client that a volume's nodes use, and what the CO believes of the volume and HDFS does not.
 
         Raises:
             NotFoundError: no such volume.
@@ -100,16 +98,17 @@ class Controller:
         made = VolumeId.parse(volume_id)
         record = self._provisioner.find(made) if made is not None else None
         if made is not None and record is not None:
-            reasons = []
-            if attributes and attributes != volume.attributes_of(made, record.path, record.parameters):
+            reasons, known = [], volume.attributes_of(made, record.path, record.parameters)
+            if attributes and attributes != known:
                 reasons.append("volume_context: not that of the volume")
             if parameters and parameters != record.parameters:
                 reasons.append("parameters: not those of the volume")
-            return reasons
+            return volume.volume_spec(volume_id, known).config.backend, reasons
         if not attributes:
             raise NotFoundError(f"volume {volume_id!r}: not found; static volumes are known by their attributes only")
-        self._provisioner.check_directory(split_uri(volume.volume_spec(volume_id, attributes).config.uri))
-        return ["parameters: static volumes have none"] if parameters else []
+        config = volume.volume_spec(volume_id, attributes).config
+        self._provisioner.check_directory(split_uri(config.uri))
+        return config.backend, ["parameters: static volumes have none"] if parameters else []
 
 
 def _volume(volume_id: VolumeId, record: VolumeRecord) -> csi.Volume:

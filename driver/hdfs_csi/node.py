@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass, field
 
 import msgspec
-from hdfs_fuse.config import CacheConfig, MountConfig
+from hdfs_fuse.config import CacheConfig, MountConfig, StagingConfig
 from hdfs_fuse.errors import InvalidArgumentError
 
 from hdfs_csi import access, volume
@@ -12,14 +12,10 @@ from hdfs_csi.errors import NotReadyError
 from hdfs_csi.locks import VolumeLocks
 from hdfs_csi.pb import csi_pb2 as csi
 from hdfs_csi.staging import Staging
+from hdfs_csi.volume import VolumeSpec
 
 # NodeGetInfoResponse.node_id in csi.proto overrides the general size limit: 256 bytes.
 MAX_NODE_ID_BYTES = 256
-
-_READ_ONLY_MODES = (
-    csi.VolumeCapability.AccessMode.SINGLE_NODE_READER_ONLY,
-    csi.VolumeCapability.AccessMode.MULTI_NODE_READER_ONLY,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +25,23 @@ class NodeSettings:
     Attributes:
         hadoop_conf_dir: folder of core-site.xml and hdfs-site.xml; None takes HADOOP_CONF_DIR.
         cache: the node's block cache; its unit is the volume's own.
+        staging: where changed files are until HDFS has them; needed by volumes that are not read-only.
     """
 
     hadoop_conf_dir: str | None = None
     cache: CacheConfig = field(default_factory=CacheConfig)
+    staging: StagingConfig = field(default_factory=StagingConfig)
 
-    def complete(self, config: MountConfig) -> MountConfig:
-        """`config` with what this node decides."""
-        cache = msgspec.structs.replace(self.cache, block_size_bytes=config.cache.block_size_bytes)
-        return msgspec.structs.replace(config, hadoop_conf_dir=self.hadoop_conf_dir, cache=cache)
+    def complete(self, spec: VolumeSpec) -> MountConfig:
+        """The mount that `spec` asks for, with what this node decides."""
+        cache = msgspec.structs.replace(self.cache, block_size_bytes=spec.config.cache.block_size_bytes)
+        return msgspec.structs.replace(
+            spec.config,
+            hadoop_conf_dir=self.hadoop_conf_dir,
+            cache=cache,
+            read_only=spec.read_only,
+            staging=self.staging,
+        )
 
 
 def problem() -> str:
@@ -75,7 +79,7 @@ class Node:
         return csi.NodeGetCapabilitiesResponse(capabilities=[csi.NodeServiceCapability(rpc=rpc)])
 
     def node_stage_volume(self, request: csi.NodeStageVolumeRequest) -> csi.NodeStageVolumeResponse:
-        """CSI NodeStageVolume: the volume is mounted once for all pods of the node.
+        """CSI NodeStageVolume: the volume is mounted once for all pods of the node, read-only if all of them only read.
 
         Raises:
             InvalidArgumentError: something is missing or not accepted.
@@ -83,8 +87,10 @@ class Node:
         """
         volume.check_id(request.volume_id)
         _check_path("staging_target_path", request.staging_target_path)
-        _check_capability(request)
-        spec = volume.volume_spec(request.volume_id, request.volume_context)
+        capability = _capability(request)
+        read_only = access.is_read_only(capability)
+        spec = volume.volume_spec(request.volume_id, request.volume_context, read_only=read_only)
+        access.check_capability(capability, spec.config.backend)
         with self._locks.hold(request.volume_id):
             self._staging.stage(spec, request.staging_target_path)
         return csi.NodeStageVolumeResponse()
@@ -112,19 +118,18 @@ class Node:
         """
         volume.check_id(request.volume_id)
         _check_path("target_path", request.target_path)
-        _check_capability(request)
+        capability = _capability(request)
+        access.check_capability(capability)
         if not request.staging_target_path:
             raise NotReadyError("staging_target_path: missing")
         _check_path("staging_target_path", request.staging_target_path)
-        flags = request.volume_capability.mount.mount_flags
-        mode = request.volume_capability.access_mode.mode
         with self._locks.hold(request.volume_id):
             self._staging.publish(
                 request.volume_id,
                 request.staging_target_path,
                 request.target_path,
-                read_only=request.readonly or "ro" in flags or mode in _READ_ONLY_MODES,
-                options=[flag for flag in flags if flag != "ro"],
+                read_only=request.readonly or access.is_read_only(capability),
+                options=[flag for flag in capability.mount.mount_flags if flag != "ro"],
             )
         return csi.NodePublishVolumeResponse()
 
@@ -153,7 +158,7 @@ def _check_path(name: str, path: str) -> None:
         )
 
 
-def _check_capability(request: csi.NodeStageVolumeRequest | csi.NodePublishVolumeRequest) -> None:
+def _capability(request: csi.NodeStageVolumeRequest | csi.NodePublishVolumeRequest) -> csi.VolumeCapability:
     if not request.HasField("volume_capability"):
         raise InvalidArgumentError("volume_capability: missing")
-    access.check_capability(request.volume_capability)
+    return request.volume_capability

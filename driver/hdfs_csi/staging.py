@@ -14,7 +14,7 @@ from typing import Protocol
 
 import msgspec
 from hdfs_fuse.config import MountConfig
-from hdfs_fuse.errors import AlreadyExistsError, DirectoryNotEmptyError, MountError
+from hdfs_fuse.errors import AlreadyExistsError, DirectoryNotEmptyError, MountError, ReadOnlyError
 from hdfs_fuse.mounter.mounts import FSTYPE
 
 from hdfs_csi.errors import NotReadyError
@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 # The kubelet gives an RPC two minutes (csiTimeout); a mount that takes longer than this is stuck.
 MOUNT_DEADLINE_S = 30.0
 UNMOUNT_DEADLINE_S = 10.0
+# What pods wrote last is completed in HDFS meanwhile, and what HDFS did not take is tried once more. Less than the
+# kubelet's two minutes, so that it hears why; it asks again then.
+UNSTAGE_DEADLINE_S = 90.0
 PROBE_DEADLINE_S = 5.0
 
 
@@ -80,7 +83,7 @@ class Mounter(Protocol):
         ...
 
     def unmount(self, mountpoint: str, *, deadline_s: float = ..., force: bool = ...) -> None:
-        """Unmount, and end who served it; with `force` also when files are open."""
+        """Unmount, and wait until all is stored and who served it has ended; with `force` also when files are open."""
         ...
 
 
@@ -90,22 +93,24 @@ class StagedVolume(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     Attributes:
         volume_id: what is mounted here.
         attributes: of its PersistentVolume.
+        read_only: whether the mount refuses changes, for whomever it is published.
     """
 
     volume_id: str
     attributes: dict[str, str]
+    read_only: bool
 
 
 class Staging:
     """The volumes of a node. Calls for one volume must not overlap (VolumeLocks)."""
 
-    def __init__(self, mounter: Mounter, mounts: Mounts, complete: Callable[[MountConfig], MountConfig]) -> None:
+    def __init__(self, mounter: Mounter, mounts: Mounts, complete: Callable[[VolumeSpec], MountConfig]) -> None:
         """Mount with `mounter`.
 
         Args:
             mounter: starts and ends filesystems.
             mounts: the system calls on mounts.
-            complete: adds to a volume's configuration what the node decides: Hadoop's configuration, the cache.
+            complete: the mount of a volume, with what the node decides: Hadoop's configuration, cache, staging area.
         """
         self._mounter = mounter
         self._mounts = mounts
@@ -116,13 +121,13 @@ class Staging:
 
         Raises:
             NotReadyError: the directory is not there.
-            AlreadyExistsError: another volume, or the same with other attributes, is mounted there.
+            AlreadyExistsError: another volume, or the same with other attributes or another read-only flag, is there.
             HdfsFuseError: what the mounter raises; then nothing is left behind of a volume that was not staged before.
         """
         mountpoint, record_path = _mountpoint(staging_path), _record_path(staging_path)
         if not os.path.isdir(os.path.dirname(mountpoint)):
             raise NotReadyError(f"staging_target_path {staging_path!r}: no directory; the CO makes it")
-        wanted = StagedVolume(volume_id=spec.volume_id, attributes=dict(spec.attributes))
+        wanted = StagedVolume(volume_id=spec.volume_id, attributes=dict(spec.attributes), read_only=spec.read_only)
         staged = _read_record(record_path)
         if self._mounts.find(mountpoint) is not None:
             alive = self._is_alive(mountpoint)
@@ -131,23 +136,30 @@ class Staging:
             if staged is not None and staged.volume_id != spec.volume_id:
                 raise AlreadyExistsError(f"{staging_path}: volume {staged.volume_id!r} is staged there")
             if alive:
-                raise AlreadyExistsError(f"{staging_path}: volume {spec.volume_id!r} is staged with other attributes")
+                other = "attributes" if staged is None or staged.attributes != wanted.attributes else "read-only flag"
+                raise AlreadyExistsError(f"{staging_path}: volume {spec.volume_id!r} is staged with other {other}")
             log.warning("dead mount replaced volume_id=%s path=%s", spec.volume_id, mountpoint)
             self._unmount(mountpoint, self._mounter.unmount)
         _write_record(record_path, wanted)
         try:
             _make_directory(mountpoint)
-            self._mounter.mount(self._complete(spec.config), mountpoint, deadline_s=MOUNT_DEADLINE_S)
+            self._mounter.mount(self._complete(spec), mountpoint, deadline_s=MOUNT_DEADLINE_S)
         except BaseException:
             if staged is None:  # else it stays staged, and the next stage or publish repairs it
                 self._clear(mountpoint, record_path)
             raise
-        log.info("volume mounted volume_id=%s uri=%s path=%s", spec.volume_id, spec.config.uri, mountpoint)
+        log.info(
+            "volume mounted volume_id=%s uri=%s path=%s read_only=%s",
+            spec.volume_id, spec.config.uri, mountpoint, spec.read_only,
+        )  # fmt: skip
 
     def unstage(self, volume_id: str, staging_path: str) -> None:
-        """Have the volume unmounted, whatever state it is in; one that is not staged there counts as unmounted.
+        """Have the volume unmounted, whatever state it is in, and all that was written to it stored.
+
+        One that is not staged there counts as unmounted.
 
         Raises:
+            DeadlineError: files are still being stored; the next call goes on waiting.
             MountError: something that is not ours is mounted there, or the kernel does not let go.
         """
         mountpoint, record_path = _mountpoint(staging_path), _record_path(staging_path)
@@ -155,7 +167,9 @@ class Staging:
         if staged is not None and staged.volume_id != volume_id:
             log.info("volume is not staged there volume_id=%s staged=%s", volume_id, staged.volume_id)
             return
-        self._unmount(mountpoint, self._mounter.unmount)
+        self._check_ours(mountpoint)
+        # Also where nothing is mounted: an earlier call may not have waited to the end.
+        self._mounter.unmount(mountpoint, deadline_s=UNSTAGE_DEADLINE_S, force=True)
         self._clear(mountpoint, record_path)
 
     def publish(
@@ -172,13 +186,18 @@ class Staging:
 
         Raises:
             NotReadyError: the volume is not staged there, or the parent of the target is missing.
+            ReadOnlyError: it is to be writable, and was staged read-only.
             AlreadyExistsError: something else, or the same with another read-only flag, is mounted at the target.
             HdfsFuseError: what the mounter raises.
         """
         staged = _read_record(_record_path(staging_path))
         if staged is None or staged.volume_id != volume_id:
             raise NotReadyError(f"volume {volume_id!r}: not staged at {staging_path!r}")
-        spec = volume_spec(volume_id, staged.attributes)
+        if staged.read_only and not read_only:
+            raise ReadOnlyError(
+                f"volume {volume_id!r}: staged read-only at {staging_path!r}, so it can't be writable here"
+            )
+        spec = volume_spec(volume_id, staged.attributes, read_only=staged.read_only)
         self.stage(spec, staging_path)
         source, target = _mountpoint(staging_path), resolve(target_path)
         staged_mount = self._mounts.find(source)
@@ -206,8 +225,7 @@ class Staging:
             return False
         alive = published.device == staged_mount.device or self._is_alive(target)
         if alive and published.source == staged_mount.source:
-            # A volume that is read-only as a whole is so at every target, whichever flag that was bound with.
-            if ("ro" in published.options) != (read_only or "ro" in staged_mount.options):
+            if ("ro" in published.options) != read_only:
                 raise AlreadyExistsError(f"{target}: published with another read-only flag")
             return True
         if alive or published.fstype != FSTYPE:
@@ -236,12 +254,19 @@ class Staging:
         By force: the CO says that no pod uses it any more, and what still holds a file there (a process that a pod left
         behind, somebody's shell) must not keep a pod in Terminating.
         """
+        if self._check_ours(path):
+            unmount(path, deadline_s=UNMOUNT_DEADLINE_S, force=True)
+
+    def _check_ours(self, path: str) -> bool:
+        """Whether something is mounted at `path`.
+
+        Raises:
+            MountError: it is not one of ours.
+        """
         entry = self._mounts.find(path)
-        if entry is None:
-            return
-        if entry.fstype != FSTYPE:
+        if entry is not None and entry.fstype != FSTYPE:
             raise MountError(f"{path}: a filesystem of type {entry.fstype} is mounted there, not one of ours")
-        unmount(path, deadline_s=UNMOUNT_DEADLINE_S, force=True)
+        return entry is not None
 
     def _clear(self, mountpoint: str, record_path: str) -> None:
         """Remove what stage() made, so that the CO can remove its directory; never below a mount."""

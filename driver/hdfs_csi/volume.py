@@ -85,11 +85,13 @@ class VolumeSpec:
         volume_id: its id.
         attributes: what its PersistentVolume says, without what Kubernetes added.
         config: the mount that this asks for, without what the node adds.
+        read_only: whether nobody may write to it on this node; where somebody may, the node adds that to `config`.
     """
 
     volume_id: str
     attributes: Mapping[str, str]
     config: MountConfig
+    read_only: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,7 @@ class NewVolume:
         mode: permission bits of the directory.
         owner, group: of the directory; None leaves what HDFS gives.
         on_delete: what DeleteVolume does with the directory.
+        backend: the client that its nodes use.
         parameters: what its StorageClass said, without what Kubernetes added.
     """
 
@@ -113,6 +116,7 @@ class NewVolume:
     owner: str | None
     group: str | None
     on_delete: Literal["delete", "retain"]
+    backend: str
     parameters: Mapping[str, str]
 
 
@@ -137,19 +141,20 @@ def new_volume(name: str, parameters: Mapping[str, str]) -> NewVolume:
             f"uri: given {parameters['uri']!r} makes a volume id of {length} bytes, CSI allows {MAX_ID_BYTES}; "
             f"accepted are base URIs of up to {limit} bytes here: take a shorter path, or a nameservice for the host"
         )
-    volume = NewVolume(
+    path, kept = child(base.path, component(name, MAX_DIRECTORY_CHARACTERS)), own_keys(parameters)
+    # The node would refuse bad mount options too, but then a pod hangs where now the PVC says what is wrong.
+    spec = volume_spec(str(volume_id), attributes_of(volume_id, path, kept))
+    return NewVolume(
         volume_id=volume_id,
         name=name,
-        path=child(base.path, component(name, MAX_DIRECTORY_CHARACTERS)),
+        path=path,
         mode=cast("int", values.get("mode", 0o755)),
         owner=cast("str | None", values.get("owner")),
         group=cast("str | None", values.get("group")),
         on_delete=cast('Literal["delete", "retain"]', values.get("onDelete", "delete")),
-        parameters=own_keys(parameters),
+        backend=spec.config.backend,
+        parameters=kept,
     )
-    # The node would refuse bad mount options too, but then a pod hangs where now the PVC says what is wrong.
-    volume_spec(str(volume_id), attributes_of(volume.volume_id, volume.path, volume.parameters))
-    return volume
 
 
 def attributes_of(volume_id: VolumeId, path: str, parameters: Mapping[str, str]) -> dict[str, str]:
@@ -164,12 +169,13 @@ def attributes_of(volume_id: VolumeId, path: str, parameters: Mapping[str, str])
     return kept | {"uri": f"{volume_id.base.filesystem}{path}"}
 
 
-def volume_spec(volume_id: str, attributes: Mapping[str, str]) -> VolumeSpec:
+def volume_spec(volume_id: str, attributes: Mapping[str, str], *, read_only: bool = False) -> VolumeSpec:
     """What a node mounts.
 
     Args:
         volume_id: any id.
         attributes: `volume_context` of a CSI request.
+        read_only: whether nobody may write to it there.
 
     Raises:
         InvalidArgumentError: an id that is too long, a key or a value that is not acceptable.
@@ -184,7 +190,7 @@ def volume_spec(volume_id: str, attributes: Mapping[str, str]) -> VolumeSpec:
     options = {BY_KEY[key].field: value for key, value in values.items()}
     options["uri"] = f"{location.filesystem}{location.path}"
     config = _mount_config(options | {"volume_id": volume_id})
-    return VolumeSpec(volume_id, own, config)
+    return VolumeSpec(volume_id, own, config, read_only)
 
 
 def check_name(name: str) -> None:

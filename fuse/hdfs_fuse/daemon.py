@@ -253,6 +253,8 @@ def main() -> int:
     # Blocks in reach take two descriptors each, and the usual soft limit of 1,024 is for programs that use select(2).
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    # Who unmounts asks the daemon to end when it may be ending already; `_end_on_signal` restores this when it is done.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     channel = socket.socket(fileno=int(sys.argv[1]))
     try:
         config = MountConfig.from_json(channel.recv(handover.MAX_MESSAGE_BYTES))

@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 # The RELEASE of a file that was closed may come after the next OPEN: how long that waits for it, in seconds.
 _RELEASE_PATIENCE_S = 1.0
+# A file that was stored is mostly closed at once. Else its sibling is begun again, after this time in seconds.
+_RESERVE_AGAIN_S = 0.25
 # How often what could not be published is tried again, in seconds. A file that nothing was appended to for as long is
 # completed, so that all readers see it whole.
 _AGAIN_S = 15.0
@@ -179,6 +181,16 @@ class Drafts:
             self._sibling_path(draft), draft.mode, take_over=draft.sibling_is_ours
         )
         draft.sibling_is_ours = True
+
+    async def _reserve_again(self, draft: Draft) -> None:
+        """A file that was stored, and then is not closed, goes on keeping other writers out."""
+        await trio.sleep(_RESERVE_AGAIN_S)
+        async with draft.lock:
+            if draft.writers and draft.sibling is None and self._drafts.get(draft.inode) is draft:
+                try:
+                    await self._reserve(draft)
+                except HdfsFuseError as e:
+                    logger.info("%s: others may write it: %s", draft.inode.name, e)
 
     def _sibling_path(self, draft: Draft) -> str:
         assert draft.sibling is not None
@@ -384,6 +396,8 @@ class Drafts:
         self._completions.forget(draft.inode)
         answer, session = await self._uploads.publish(session, publication)
         self._published(draft, answer)
+        if draft.writers:
+            self._nursery.start_soon(self._reserve_again, draft)
         if session is not None and draft.staged_front == draft.length_bytes:
             draft.tail, draft.tail_is_idle = session, False  # more may come, as of a log
         elif session is not None:
@@ -629,13 +643,17 @@ class Drafts:
                 logger.exception("unexpected error while publishing")
 
     async def _publish_left(self) -> None:
-        for draft in list(self._drafts.values()):
-            if draft.writers == 0 and draft.is_dirty and not draft.is_removed:
-                try:
-                    await self.publish(draft)
-                    await self._close(draft)
-                except HdfsFuseError as e:
-                    logger.info("%s: still not stored: %s", self._inodes.path_of(draft.inode), e)
+        async with trio.open_nursery() as nursery:
+            for draft in list(self._drafts.values()):
+                if draft.writers == 0 and draft.is_dirty and not draft.is_removed:
+                    nursery.start_soon(self._publish_kept, draft)
+
+    async def _publish_kept(self, draft: Draft) -> None:
+        try:
+            await self.publish(draft)
+            await self._close(draft)
+        except HdfsFuseError as e:
+            logger.info("%s: still not stored: %s", self._inodes.path_of(draft.inode), e)
 
     def _end_idle_tails(self) -> None:
         for draft in self._drafts.values():

@@ -10,7 +10,7 @@ import pytest
 from hdfs_csi.pb import csi_pb2 as csi
 
 from tests.csi.driver import DriverProcess
-from tests.csi.pods import Pod, mounts_below, remove_mount
+from tests.csi.pods import Pod, make_pod, mounts_below, remove_mount
 from tests.csi.volumes import CONTENT, put
 from tests.support.libhdfs import libhdfs_environment
 from tests.support.local_hdfs import LocalHdfs
@@ -53,6 +53,21 @@ def node(hdfs: LocalHdfs, tmp_path: Path) -> Iterator[DriverProcess]:
 
 
 @pytest.fixture
+def second_node(hdfs: LocalHdfs, tmp_path: Path) -> Iterator[DriverProcess]:
+    """Another node of the cluster, whose directories are below `tmp_path / "second"`."""
+    with _running_node(hdfs.environment, tmp_path / "second") as running:
+        yield running
+
+
+@pytest.fixture
+def node_with_little_room(hdfs: LocalHdfs, tmp_path: Path) -> Iterator[DriverProcess]:
+    """`node`, whose pods may stage a megabyte."""
+    environment = {**hdfs.environment, "HDFS_CSI_STAGING_SIZE_BYTES": "1000000"}
+    with _running_node(environment, tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
 def node_with_java(hdfs: LocalHdfs, tmp_path: Path) -> Iterator[DriverProcess]:
     """`node`, whose daemons find a JVM and libhdfs."""
     with _running_node(libhdfs_environment(hdfs), tmp_path) as running:
@@ -69,6 +84,8 @@ def _running_node(environment: Mapping[str, str], tmp_path: Path) -> Iterator[Dr
             str(tmp_path / "run"),
             "--cache-dir",
             str(tmp_path / "cache"),
+            "--staging-dir",
+            str(tmp_path / "staging"),
         ]
         process = DriverProcess("node", Path(directory), environment, *options)
         process.start()
@@ -81,11 +98,7 @@ def _running_node(environment: Mapping[str, str], tmp_path: Path) -> Iterator[Dr
 @pytest.fixture
 def pod(tmp_path: Path) -> Pod:
     """Paths of one volume on a node."""
-    staging = tmp_path / "plugins" / "globalmount"
-    staging.mkdir(parents=True)
-    target = tmp_path / "pods" / "volume"
-    target.mkdir(parents=True)
-    return Pod(staging, target / "mount")
+    return make_pod(tmp_path)
 
 
 @pytest.fixture

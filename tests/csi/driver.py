@@ -72,7 +72,7 @@ def hdfs_csi() -> str:
 
 
 def bounded(
-    *command: str, timeout_s: int = 20, directory: Path | None = None, uid: int | None = None
+    *command: str, timeout_s: int = 20, directory: Path | None = None, uid: int | None = None, stdin: bytes = b""
 ) -> subprocess.CompletedProcess[bytes]:
     """Run a command that touches a mount, so that a hung one fails the test instead of hanging it.
 
@@ -81,9 +81,11 @@ def bounded(
         timeout_s: SIGTERM after this, SIGKILL 5 s later.
         directory: where to run it; entered as root, since pytest's directories are for root alone.
         uid: user and group to run it as; None is this process's.
+        stdin: what it is told.
     """
     place = [] if directory is None else ["env", "-C", str(directory)]
     identity = [] if uid is None else ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--"]
     return subprocess.run(
-        ["timeout", "-k", "5", str(timeout_s), *place, *identity, *command], capture_output=True, check=False
-    )
+        ["timeout", "-k", "5", str(timeout_s), *place, *identity, *command],
+        input=stdin, capture_output=True, check=False,
+    )  # fmt: skip

@@ -1,6 +1,7 @@
 """Paths as a kubelet would make them, the requests that it would send, and what is mounted there."""
 
 import json
+import signal
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from hdfs_fuse.mounter.supervisor import stats_path
 
 from tests.csi.driver import bounded
 from tests.csi.volumes import MOUNT
+from tests.support.processes import ProcessIdentity
 
 
 @dataclass(frozen=True)
@@ -24,20 +26,22 @@ class Pod:
     staging: Path
     target: Path
 
-    def stage(self, volume: csi.Volume) -> csi.NodeStageVolumeRequest:
+    def stage(self, volume: csi.Volume, capability: csi.VolumeCapability = MOUNT) -> csi.NodeStageVolumeRequest:
         return csi.NodeStageVolumeRequest(
             volume_id=volume.volume_id,
             staging_target_path=str(self.staging),
-            volume_capability=MOUNT,
+            volume_capability=capability,
             volume_context=volume.volume_context,
         )
 
-    def publish(self, volume: csi.Volume, *, readonly: bool = False) -> csi.NodePublishVolumeRequest:
+    def publish(
+        self, volume: csi.Volume, capability: csi.VolumeCapability = MOUNT, *, readonly: bool = False
+    ) -> csi.NodePublishVolumeRequest:
         return csi.NodePublishVolumeRequest(
             volume_id=volume.volume_id,
             staging_target_path=str(self.staging),
             target_path=str(self.target),
-            volume_capability=MOUNT,
+            volume_capability=capability,
             volume_context=volume.volume_context,
             readonly=readonly,
         )
@@ -47,6 +51,14 @@ class Pod:
 
     def unstage(self, volume: csi.Volume) -> csi.NodeUnstageVolumeRequest:
         return csi.NodeUnstageVolumeRequest(volume_id=volume.volume_id, staging_target_path=str(self.staging))
+
+
+def make_pod(directory: Path) -> Pod:
+    """Make the directories that a kubelet makes, below `directory`."""
+    staging, target = directory / "plugins" / "globalmount", directory / "pods" / "volume"
+    staging.mkdir(parents=True)
+    target.mkdir(parents=True)
+    return Pod(staging, target / "mount")
 
 
 @dataclass(frozen=True)
@@ -81,6 +93,13 @@ def daemon_pid(directory: Path, pod: Pod) -> int:
             return int(json.load(answer)["pid"])
 
 
+def kill_daemon(directory: Path, pod: Pod) -> None:
+    """End the process that serves the volume staged for `pod`, as a crash does."""
+    identity = ProcessIdentity.of(daemon_pid(directory, pod))
+    identity.send(signal.SIGKILL)
+    assert identity.wait_gone(10)
+
+
 def remove_mount(mount: "MountLine") -> None:
     """Unmount, dead or hung as it may be: its connection first, so that nobody waits for it for ever."""
     abort = Path(f"/sys/fs/fuse/connections/{mount.device.partition(':')[2]}/abort")
@@ -93,3 +112,9 @@ def read(path: Path, uid: int | None = None) -> bytes:
     done = bounded("cat", path.name, directory=path.parent, uid=uid)
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout
+
+
+def write(path: Path, data: bytes, uid: int | None = None) -> None:
+    """Replace the content of a file, as a pod's shell would."""
+    done = bounded("sh", "-c", 'cat > "$0"', path.name, directory=path.parent, uid=uid, stdin=data)
+    assert done.returncode == 0, done.stderr.decode()

@@ -9,7 +9,7 @@ from grpc import StatusCode
 from hdfs_csi.pb import csi_pb2 as csi
 
 from tests.csi.driver import DriverProcess, bounded
-from tests.csi.pods import Pod, daemon_pid, mounts_below, read
+from tests.csi.pods import Pod, daemon_pid, kill_daemon, mounts_below, read
 from tests.csi.volumes import CONTENT
 from tests.support.processes import ProcessIdentity
 from tests.support.waiting import wait_until
@@ -119,9 +119,3 @@ def test_files_in_an_unmounted_target_are_not_removed(node: DriverProcess, pod: 
     (pod.target / "precious").write_bytes(b"x")
     assert node.client.refused(pod.unpublish(volume))[0] is StatusCode.FAILED_PRECONDITION
     assert (pod.target / "precious").exists()
-
-
-def kill_daemon(directory: Path, pod: Pod) -> None:
-    identity = ProcessIdentity.of(daemon_pid(directory, pod))
-    identity.send(signal.SIGKILL)
-    assert identity.wait_gone(10)

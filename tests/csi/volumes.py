@@ -1,8 +1,10 @@
 """Requests for volumes, and what HDFS says of them."""
 
+import getpass
 from typing import Any
 
 import hdfs_native
+import httpx
 from hdfs_csi.pb import csi_pb2 as csi
 
 from tests.support.local_hdfs import LocalHdfs, LocalHdfsError
@@ -13,6 +15,7 @@ GIB = 1 << 30
 # Longer than a block of the cache's smallest size, so that more than one request is needed.
 CONTENT = bytes(range(256)) * 1024
 
+# What Kubernetes makes of ReadWriteOnce.
 MOUNT = csi.VolumeCapability(
     mount=csi.VolumeCapability.MountVolume(),
     access_mode=csi.VolumeCapability.AccessMode(mode=csi.VolumeCapability.AccessMode.SINGLE_NODE_WRITER),
@@ -53,9 +56,18 @@ def put(hdfs: LocalHdfs, path: str, data: bytes) -> None:
 
 
 def read_file(hdfs: LocalHdfs, path: str) -> bytes:
-    """The whole content of a file."""
+    """The whole content of a file as hdfs-native reads it: without the last block, while that is being completed."""
     with hdfs_native.Client(hdfs.uri).read(path) as file:
         return bytes(file.read())
+
+
+def read_at_once(hdfs: LocalHdfs, path: str) -> bytes:
+    """The whole content of a file as a DataNode's own client reads it, also while it is being completed."""
+    url = f"{hdfs.namenode_http}/webhdfs/v1{path}"
+    query = {"op": "OPEN", "user.name": getpass.getuser()}
+    answer = httpx.get(url, params=query, follow_redirects=True, trust_env=False)
+    answer.raise_for_status()
+    return answer.content
 
 
 def changed(request: Any, field: str = "", **values: Any) -> Any:

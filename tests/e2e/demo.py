@@ -2,7 +2,7 @@
 
 A real HDFS is started and a data set put into it. Real `hdfs-csi controller` and `hdfs-csi node` processes serve CSI
 on unix sockets, and this program makes the calls that Kubernetes would make: a volume for an existing data set, and
-one that a claim creates. The files are then read where a pod would see them, and every byte is checked.
+one that a claim creates. The files are then read where a pod would see them, and written, and every byte is checked.
 
     KEEP=1 make demo      leaves everything running, to look around, until Ctrl-C
 """
@@ -18,6 +18,7 @@ from pathlib import Path
 
 import click
 import grpc
+import hdfs_native
 from hdfs_csi.pb import csi_pb2 as csi
 from hdfs_fuse.errors import HdfsFuseError
 from rich.console import Console
@@ -26,7 +27,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeE
 from rich.table import Table
 
 from tests.csi.driver import DriverProcess
-from tests.e2e.pod import CAPABILITY, Pod, PodError, Reading, end_mounts
+from tests.e2e.pod import READERS, WRITERS, Pod, PodError, Reading, end_mounts
 from tests.support.cache import SetupError
 from tests.support.dataset import GIB, MIB, DataFile, images, shards, upload
 from tests.support.local_hdfs import LocalHdfs, LocalHdfsError
@@ -36,7 +37,8 @@ DATA = "/datasets/animals"
 CLAIMS = "/volumes"
 # A pod's process that is not root: "nobody" of most systems.
 NOBODY = 65534
-READERS = 16
+THREADS = 16
+CHECKPOINT = DataFile("model.ckpt", 32 * MIB)
 
 
 _console = Console(highlight=False)
@@ -101,7 +103,7 @@ class Demo:
         self._say("an existing data set: a PersistentVolume that names its path; nothing to create")
         existing = csi.Volume(volume_id="animals", volume_context={"uri": f"{hdfs.uri}{DATA}"})
 
-        pod = Pod(directory, "animals", existing, node)
+        pod = Pod(directory, "animals", existing, READERS, node)
         self._mount(pod)
         self._read_cold(pod, checksums)
         self._read_warm(pod, checksums)
@@ -166,7 +168,7 @@ class Demo:
     def _create_volume(self, controller: DriverProcess, hdfs: LocalHdfs) -> csi.Volume:
         request = csi.CreateVolumeRequest(
             name="pvc-demo",
-            volume_capabilities=[CAPABILITY],
+            volume_capabilities=[WRITERS],
             capacity_range=csi.CapacityRange(required_bytes=GIB),
             parameters={"uri": f"{hdfs.uri}{CLAIMS}", "mode": "0775"},
         )
@@ -181,7 +183,7 @@ class Demo:
         self._detail(f"{pod.target}: staged in {stage_s:.2f} s, published in {publish_s * 1000:.0f} ms")
 
     def _read_cold(self, pod: Pod, checksums: dict[str, str]) -> None:
-        self._say(f"read everything for the first time: from HDFS, images by {READERS} threads")
+        self._say(f"read everything for the first time: from HDFS, images by {THREADS} threads")
         self._read(pod, "cold, from HDFS")
         if pod.statistics()["hdfs_bytes"] < sum(file.size_bytes for file in self._files):
             raise DemoError("the first reading was to come from HDFS, and did not")
@@ -207,10 +209,17 @@ class Demo:
         self._say("the claim's volume: data come in through HDFS, the pod sees them")
         root = volume.volume_context["uri"].removeprefix(hdfs.uri)
         checksums = upload(hdfs.uri, root, images(32, "results"), lambda _: None)
-        claim = Pod(directory, "claim", volume, node)
+        claim = Pod(directory, "claim", volume, WRITERS, node)
         self._mount_s.append(claim.stage())
         claim.publish()
         self._detail(claim.verify(checksums, NOBODY))
+        self._say(f"the pod writes a checkpoint of {CHECKPOINT.size_bytes // MIB} MiB, as user {NOBODY}; HDFS has it")
+        content = b"".join(CHECKPOINT.content())
+        seconds = claim.save(CHECKPOINT.path, content, NOBODY)
+        with hdfs_native.Client(hdfs.uri).read(f"{root}/{CHECKPOINT.path}") as stored:
+            if bytes(stored.read()) != content:
+                raise DemoError(f"{root}/{CHECKPOINT.path} has not the bytes that the pod wrote")
+        self._detail(f"{root}/{CHECKPOINT.path}: written in {seconds:.2f} s, read from HDFS and compared")
         return claim
 
     def _check_deleted(self, hdfs: LocalHdfs, volume: csi.Volume) -> None:
@@ -247,14 +256,14 @@ To end it: Ctrl-C here, or: kill {os.getpid()}""",
     # --- telling ---
 
     def _read(self, pod: Pod, what: str) -> None:
-        readings = [pod.read(self._images, READERS), pod.read(self._big, 1)]
+        readings = [pod.read(self._images, THREADS), pod.read(self._big, 1)]
         self._results[what] = readings
-        self._detail(f"images by {READERS} threads: {readings[0].rate}, large file: {readings[1].rate}")
+        self._detail(f"images by {THREADS} threads: {readings[0].rate}, large file: {readings[1].rate}")
 
     def _show_results(self) -> None:
         table = Table(title="\nWhat a pod saw, on a machine that runs HDFS as well", title_justify="left")
         table.add_column("")
-        table.add_column(f"{len(self._images)} images, {READERS} threads", justify="right")
+        table.add_column(f"{len(self._images)} images, {THREADS} threads", justify="right")
         table.add_column(f"one file of {self._big[0].size_bytes / GIB:.3g} GiB", justify="right")
         for what, readings in self._results.items():
             table.add_row(what, *(reading.rate for reading in readings))

@@ -25,11 +25,17 @@ from tests.support.processes import ProcessIdentity
 # A kubelet's own deadline for CSI calls (csiTimeout) is two minutes.
 _CALL_TIMEOUT_S = 120.0
 # So that a hung mount ends the demo instead of hanging it; sha256sum needs seconds.
-_VERIFY_TIMEOUT_S = 600
+_COMMAND_TIMEOUT_S = 600
 
-CAPABILITY = csi.VolumeCapability(
-    mount=csi.VolumeCapability.MountVolume(),
-    access_mode=csi.VolumeCapability.AccessMode(mode=csi.VolumeCapability.AccessMode.MULTI_NODE_READER_ONLY),
+# What Kubernetes makes of ReadOnlyMany and of ReadWriteMany.
+READERS, WRITERS = (
+    csi.VolumeCapability(
+        mount=csi.VolumeCapability.MountVolume(), access_mode=csi.VolumeCapability.AccessMode(mode=mode)
+    )
+    for mode in (
+        csi.VolumeCapability.AccessMode.MULTI_NODE_READER_ONLY,
+        csi.VolumeCapability.AccessMode.MULTI_NODE_MULTI_WRITER,
+    )
 )
 
 
@@ -66,9 +72,12 @@ class Pod:
         target: where the pod sees it.
     """
 
-    def __init__(self, directory: Path, name: str, volume: csi.Volume, node: DriverProcess) -> None:
+    def __init__(
+        self, directory: Path, name: str, volume: csi.Volume, capability: csi.VolumeCapability, node: DriverProcess
+    ) -> None:
         """Make the directories that a kubelet would make, below `directory`."""
         self._volume = volume
+        self._capability = capability
         self._node = node
         self._run_directory = directory / "run"
         self._staging = directory / "plugins" / name / "globalmount"
@@ -82,7 +91,7 @@ class Pod:
             csi.NodeStageVolumeRequest(
                 volume_id=self._volume.volume_id,
                 staging_target_path=str(self._staging),
-                volume_capability=CAPABILITY,
+                volume_capability=self._capability,
                 volume_context=self._volume.volume_context,
             )
         )
@@ -94,9 +103,8 @@ class Pod:
                 volume_id=self._volume.volume_id,
                 staging_target_path=str(self._staging),
                 target_path=str(self.target),
-                volume_capability=CAPABILITY,
+                volume_capability=self._capability,
                 volume_context=self._volume.volume_context,
-                readonly=True,
             )
         )
 
@@ -155,19 +163,38 @@ class Pod:
         Raises:
             PodError: a file is missing, unreadable or has other bytes; names the first ones.
         """
-        identity = [] if uid is None else ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--"]
-        # The volume is entered as root: nobody else may pass the temporary directory above it, as with a kubelet's.
-        command = ["timeout", "-k", "5", str(_VERIFY_TIMEOUT_S), "env", "-C", str(self.target), *identity]
-        done = subprocess.run(
-            [*command, "sha256sum", "--check", "--strict", "--quiet"],
-            input="".join(f"{digest}  {path}\n" for path, digest in checksums.items()).encode(),
-            capture_output=True,
-            check=False,
-        )
+        done = self._run(
+            "sha256sum", "--check", "--strict", "--quiet",
+            stdin="".join(f"{digest}  {path}\n" for path, digest in checksums.items()).encode(),
+            uid=uid,
+        )  # fmt: skip
         if done.returncode or done.stdout:
             said = "\n".join((done.stdout + done.stderr).decode(errors="replace").splitlines()[:5])
             raise PodError(f"checksums differ at {self.target} (sha256sum ended with {done.returncode}):\n{said}")
         return f"all {len(checksums)} files have the right bytes"
+
+    def save(self, name: str, data: bytes, uid: int) -> float:
+        """Write a file as training programs write checkpoints: under another name, synced, and renamed.
+
+        Returns:
+            How long it took, in seconds.
+
+        Raises:
+            PodError: it could not be written.
+        """
+        started = time.perf_counter()
+        script = 'cat > "$0.tmp" && sync "$0.tmp" && mv "$0.tmp" "$0"'
+        done = self._run("sh", "-c", script, name, stdin=data, uid=uid)
+        if done.returncode:
+            raise PodError(f"{name} can't be written at {self.target}: {done.stderr.decode(errors='replace')}")
+        return time.perf_counter() - started
+
+    def _run(self, *command: str, stdin: bytes, uid: int | None) -> subprocess.CompletedProcess[bytes]:
+        """Run a command in the volume."""
+        identity = [] if uid is None else ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--"]
+        # The volume is entered as root: nobody else may pass the temporary directory above it, as with a kubelet's.
+        place = ["timeout", "-k", "5", str(_COMMAND_TIMEOUT_S), "env", "-C", str(self.target), *identity]
+        return subprocess.run([*place, *command], input=stdin, capture_output=True, check=False)
 
     def statistics(self) -> dict[str, Any]:
         """What the mount's daemon counts (metrics.py)."""

@@ -31,6 +31,7 @@ def test_the_demo_shows_a_volume_read_cold_and_warm(environment: dict[str, str],
     done = subprocess.run(COMMAND, check=False, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 bytes came from HDFS" in done.stdout
+    assert "read from HDFS and compared" in done.stdout
     for what in ("cold, from HDFS", "again, page cache", "new pod, block cache"):
         assert re.search(rf"{what}.*/s", done.stdout)
     assert "nothing is left mounted or running" in done.stdout

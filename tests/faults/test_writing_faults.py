@@ -12,11 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from hdfs_fuse.errors import DeadlineError
+from hdfs_fuse.mounter import mounts
 from hdfs_native import Client
 
 from tests.mount.local import MIB, Mounted, mounted_writable
 from tests.perf.observe import children_of
 from tests.support.local_hdfs import LocalHdfs
+from tests.support.processes import ProcessIdentity
 from tests.support.waiting import wait_until
 
 CONTENT = os.urandom(MIB) * 24
@@ -161,6 +164,25 @@ def test_the_namenode_is_restarted_while_a_file_is_written(hdfs: LocalHdfs, hdfs
     starting.join()
     hdfs.wait_ready()
     assert stored(hdfs, hdfs_dir) == {"file": b"onetwo"}
+
+
+def test_who_unmounts_waits_for_a_hung_namenode(hdfs: LocalHdfs, hdfs_dir: str, mount: Mounted) -> None:
+    daemon = ProcessIdentity.of(mount.stats()["pid"])
+    left_open = os.open(mount.path / "file", os.O_WRONLY | os.O_CREAT)
+    os.write(left_open, b"content")
+    hdfs.pause_namenode()
+    try:
+        for _ in range(2):  # the second time nothing is mounted any longer
+            with pytest.raises(DeadlineError, match="still storing files"):
+                mount.supervisor.unmount(str(mount.path), force=True, deadline_s=1)
+            assert (mounts.find(str(mount.path)), daemon.alive()) == (None, True)
+    finally:
+        hdfs.resume_namenode()
+    mount.supervisor.unmount(str(mount.path), force=True, deadline_s=60)
+    assert not daemon.alive()
+    with pytest.raises(OSError, match=os.strerror(errno.ENOTCONN)):
+        os.close(left_open)
+    assert stored(hdfs, hdfs_dir) == {"file": b"content"}
 
 
 def test_safe_mode(hdfs: LocalHdfs, hdfs_dir: str, mount: Mounted) -> None:

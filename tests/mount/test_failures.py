@@ -23,8 +23,9 @@ from hdfs_fuse.errors import (
 from hdfs_fuse.mounter import mounts
 from hdfs_fuse.mounter.supervisor import Supervisor, stats_path
 
-from tests.mount.local import mounted
+from tests.mount.local import mounted, mounted_writable
 from tests.support.leftovers import processes_with
+from tests.support.processes import ProcessIdentity
 from tests.support.waiting import wait_until
 
 
@@ -110,6 +111,31 @@ def test_a_hung_daemon_is_freed_within_the_deadline(tmp_path: Path) -> None:
             waiting.kill()
             waiting.wait()
         assert not Path(f"/proc/{pid}").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
+def test_a_daemon_of_another_supervisor_is_ended(tmp_path: Path, number: signal.Signals) -> None:
+    with mounted(f"file://{tmp_path}", tmp_path / "a") as mount:
+        daemon = ProcessIdentity.of(mount.stats()["pid"])
+        daemon.send(number)
+        Supervisor(mount.supervisor.runtime_dir).unmount(str(mount.path), force=True, deadline_s=20)
+        assert mounts.find(str(mount.path)) is None
+        assert not daemon.alive()
+        assert os.listdir(mount.supervisor.runtime_dir) == []
+
+
+def test_who_unmounts_waits_until_all_is_stored(tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    with mounted_writable(f"file://{tmp_path}/tree", tmp_path / "a") as mount:
+        daemon = ProcessIdentity.of(mount.stats()["pid"])
+        left_open = os.open(mount.path / "file", os.O_WRONLY | os.O_CREAT)
+        os.write(left_open, b"content")
+        Supervisor(mount.supervisor.runtime_dir).unmount(str(mount.path), force=True)
+        assert not daemon.alive()
+        assert (tmp_path / "tree" / "file").read_bytes() == b"content"
+        assert os.listdir(tmp_path / "a" / "staging") == []
+        with pytest.raises(OSError, match=os.strerror(errno.ENOTCONN)):
+            os.close(left_open)
 
 
 def test_who_asks_for_statistics_and_goes_away_harms_nobody(tmp_path: Path) -> None:

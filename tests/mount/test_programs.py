@@ -7,6 +7,8 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 
 from tests.mount.local import KIB, MIB, Mounted, mounted_writable
@@ -142,6 +144,65 @@ def test_a_checkpoint_as_torch_save_writes_it(hdfs: LocalHdfs, hdfs_dir: str, mo
         with zipfile.ZipFile(path) as archive:
             assert archive.testzip() is None
             assert {name: archive.read(name) for name in archive.namelist()} == members
+
+
+def test_h5py(hdfs: LocalHdfs, hdfs_dir: str, mount: Mounted, tmp_path: Path) -> None:
+    """HDF5 writes its metadata all over the file, and its superblock again and again."""
+    path, images = mount.path / "data.h5", np.random.default_rng(0).integers(0, 256, (60, 64, 64), np.uint8)
+    with h5py.File(path, "w") as file:
+        made = file.create_dataset("images", (0, 64, 64), np.uint8, chunks=(4, 64, 64), maxshape=(None, 64, 64))
+        file.create_dataset("labels", data=np.arange(60), compression="gzip", chunks=(16,))
+        file.create_dataset("scratch", data=np.zeros(MIB, np.uint8))
+        for start in range(0, 30, 10):
+            made.resize(start + 10, axis=0)
+            made[start:] = images[start : start + 10]
+            file.flush()
+    with h5py.File(path, "r+") as file:
+        made = file["images"]
+        made.resize(60, axis=0)
+        made[30:] = images[30:]
+        made[5] = images[5] = 7
+        del file["scratch"]
+        file.create_group("run").attrs["epoch"] = 3
+    with h5py.File(path, "a") as file:
+        file["labels"][0] = 100
+        file["run"].attrs["epoch"] = 4
+    hdfs.fs_shell("-get", f"{hdfs_dir}/data.h5", str(tmp_path / "copy.h5"))
+    assert (tmp_path / "copy.h5").read_bytes() == path.read_bytes()
+    for stored in (tmp_path / "copy.h5", path):
+        with h5py.File(stored, "r") as file:
+            assert np.array_equal(file["images"], images)
+            assert np.array_equal(file["labels"], [100, *range(1, 60)])
+            assert (sorted(file), file["run"].attrs["epoch"]) == (["images", "labels", "run"], 4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "left"),
+    [
+        ("", {}),
+        ("backupcopy=yes", {}),
+        ("backupcopy=no", {}),
+        ("nobackup writebackup", {}),
+        ("nobackup nowritebackup", {}),
+        ("backup", {"text~": b"save 1\nlast\n"}),
+    ],
+)
+def test_vim(
+    hdfs: LocalHdfs, hdfs_dir: str, mount: Mounted, tmp_path: Path, settings: str, left: dict[str, bytes]
+) -> None:
+    path = mount.path / "text"
+    path.write_text("first\nlast\n")
+    path.chmod(0o640)
+    for number in range(3):
+        # By default vim makes no backup of what is below /tmp, where tests mount.
+        script = (f"set backupskip= {settings}", f"1s/.*/save {number}/", "wq")
+        commands = [word for command in script for word in ("-c", command)]
+        run("vim", "-N", "-u", "NONE", "-i", "NONE", "-es", *commands, "text", directory=mount.path)
+    assert tree(mount.path) == {"text": b"save 2\nlast\n", **left}
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert tree(fetched(hdfs, hdfs_dir, tmp_path)) == {"text": b"save 2\nlast\n", **left}
+    status = hdfs.webhdfs("GET", f"{hdfs_dir}/text", "GETFILESTATUS")["FileStatus"]
+    assert status["permission"] == "640"
 
 
 def test_an_editor_that_saves_by_rename(hdfs: LocalHdfs, hdfs_dir: str, mount: Mounted, tmp_path: Path) -> None:

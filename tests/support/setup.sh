@@ -4,7 +4,7 @@
 #   tests/support/setup.sh install   what a mount needs: libfuse, Kerberos library, .venv with locked packages
 #   tests/support/setup.sh check     also the dev packages: linters, type checker, pytest
 #   tests/support/setup.sh demo      what a mount needs, Java, Maven and Hadoop's jars: a real HDFS on this machine
-#   tests/support/setup.sh test      all of these, and a JDK, Go, cargo, git and rsync
+#   tests/support/setup.sh test      all of these, and a JDK, Go, cargo, git, rsync and vim
 #   tests/support/setup.sh bench     also rclone, to compare with
 #
 # Steps that are done already cost nothing. What is missing is installed by apt-get where this runs as root, and
@@ -59,6 +59,7 @@ need_for_test() {
   need golang-go have go
   need git have git
   need rsync have rsync
+  need vim have vim
   if ! cargo_recent >/dev/null 2>&1; then
     # Debian 12's own cargo is 1.65; its security archive has a recent one under another name.
     if apt-cache show cargo-web >/dev/null 2>&1; then missing+=(cargo-web); else missing+=(cargo); fi

@@ -1,4 +1,4 @@
-"""What the node does where the real mounts of this release can't lead it: with doubles of the mounts.
+"""What the node does where real mounts can hardly lead it: with doubles of the mounts.
 
 Everything else about staging is tested with real mounts, in tests/csi/test_node.py.
 """
@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 from hdfs_csi.staging import Staging
 from hdfs_csi.volume import volume_spec
-from hdfs_fuse.config import MountConfig
-from hdfs_fuse.errors import AlreadyExistsError, MountError, UnavailableError
+from hdfs_fuse.config import MountConfig, StagingConfig
+from hdfs_fuse.errors import AlreadyExistsError, DeadlineError, MountError, ReadOnlyError, UnavailableError
 from hdfs_fuse.mounter.mounts import FSTYPE
+from msgspec.structs import replace
 
 SPEC = volume_spec("my-data", {"uri": "hdfs://nn/data"})
+STAGED = StagingConfig(directory="/staging")
 
 
 @dataclass
@@ -29,7 +31,7 @@ class Entry:
 
 @dataclass
 class FakeMounts:
-    """Mountinfo, bind, unmount and the supervisor in one; volumes may be written to, as those of a later release."""
+    """Mountinfo, bind, unmount and the supervisor in one."""
 
     at: dict[str, Entry] = field(default_factory=dict)
     dead: set[str] = field(default_factory=set)
@@ -49,13 +51,15 @@ class FakeMounts:
         self.at[target] = Entry(self.at[source].device, self.at[source].source, frozenset(options))
 
     def unmount(self, path: str, *, deadline_s: float = 0, force: bool = False) -> None:
-        del self.at[path]
+        if self.failures:
+            raise self.failures.pop()
+        self.at.pop(path, None)
 
     def mount(self, config: MountConfig, mountpoint: str, *, deadline_s: float = 0) -> None:
         if self.failures:
             raise self.failures.pop()
         self.mounted += 1
-        self.at[mountpoint] = Entry(f"0:{self.mounted}", config.uri, frozenset({"rw"}))
+        self.at[mountpoint] = Entry(f"0:{self.mounted}", config.uri, frozenset({"ro" if config.read_only else "rw"}))
 
 
 @pytest.fixture
@@ -65,7 +69,7 @@ def mounts() -> FakeMounts:
 
 @pytest.fixture
 def staging(mounts: FakeMounts) -> Staging:
-    return Staging(mounts, mounts, lambda config: config)
+    return Staging(mounts, mounts, lambda spec: replace(spec.config, read_only=spec.read_only, staging=STAGED))
 
 
 def test_another_read_only_flag_is_incompatible(staging: Staging, mounts: FakeMounts, tmp_path: Path) -> None:
@@ -77,6 +81,34 @@ def test_another_read_only_flag_is_incompatible(staging: Staging, mounts: FakeMo
         assert mounts.at[target].options == {"nodev", "ro" if first else "rw"}
         with pytest.raises(AlreadyExistsError, match="another read-only flag"):
             staging.publish("my-data", str(tmp_path), target, read_only=not first)
+
+
+def test_what_is_staged_read_only_is_so_for_all(staging: Staging, mounts: FakeMounts, tmp_path: Path) -> None:
+    readers = volume_spec("my-data", {"uri": "hdfs://nn/data"}, read_only=True)
+    staging.stage(readers, str(tmp_path))
+    target = str(tmp_path / "target")
+    with pytest.raises(ReadOnlyError, match="staged read-only"):
+        staging.publish("my-data", str(tmp_path), target, read_only=False)
+    mounts.dead.add("0:1")
+    staging.publish("my-data", str(tmp_path), target, read_only=True)
+    assert mounts.at[str(tmp_path / "mount")] == Entry("0:2", "hdfs://nn/data", frozenset({"ro"}))
+    for other in (SPEC, volume_spec("my-data", {"uri": "hdfs://nn/other"}, read_only=True)):
+        with pytest.raises(AlreadyExistsError, match=r"other (read-only flag|attributes)"):
+            staging.stage(other, str(tmp_path))
+
+
+def test_unstaging_that_does_not_see_the_end_is_asked_again(
+    staging: Staging, mounts: FakeMounts, tmp_path: Path
+) -> None:
+    staging.stage(SPEC, str(tmp_path))
+    del mounts.at[str(tmp_path / "mount")]  # unmounted, and its daemon still stores files
+    mounts.failures += [DeadlineError("still storing files")] * 2
+    for _ in range(2):
+        with pytest.raises(DeadlineError):
+            staging.unstage("my-data", str(tmp_path))
+        assert (tmp_path / "volume.json").exists()
+    staging.unstage("my-data", str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_published_mount_that_outlived_its_staging_is_kept(

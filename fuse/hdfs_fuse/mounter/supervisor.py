@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import shutil
+import signal
 import socket
 import stat
 import subprocess
@@ -17,11 +18,12 @@ from hdfs_fuse.backend.identity import client_environment
 from hdfs_fuse.config import MountConfig
 from hdfs_fuse.errors import BusyError, DeadlineError, MountError, NotDirectoryError, NotFoundError
 from hdfs_fuse.mounter import mounts
+from hdfs_fuse.mounter.serving import ServingProcess
 
 logger = logging.getLogger(__name__)
 
-# How long a daemon may take to end by itself once its mount is gone, in seconds.
-_END_S = 5.0
+# How often to look whether a daemon that does not end hangs, and how long one that was killed may take, in seconds.
+_LOOK_S, _END_S = 1.0, 5.0
 # For glibc's malloc (mallopt(3)). By default a thread gives memory back to the kernel whenever 128 KiB are free at the
 # end of its heap: so does a load with each batch of bytes that it has stored, and page faults on the next one. That was
 # a sixth of the CPU time of a cold sequential read.
@@ -65,6 +67,7 @@ class Supervisor:
         self._log_path = log_path
         self._mutex = threading.Lock()
         self._daemons: dict[str, _Daemon] = {}
+        self._ending: dict[str, list[ServingProcess]] = {}  # by mountpoint: those that were not waited for to the end
 
     def mount(self, config: MountConfig, mountpoint: str, *, deadline_s: float = 30.0) -> None:
         """Mount, and wait until the mount is served.
@@ -186,26 +189,74 @@ class Supervisor:
     def unmount(self, mountpoint: str, *, deadline_s: float = 10.0, force: bool = False) -> None:
         """Unmount and wait for the daemon's end, whatever state both are in; nothing mounted is success.
 
+        What was written is in HDFS then. A daemon that has something left to store may take as long as it needs for
+        it, whoever started it; one that hangs is killed.
+
         Raises:
             BusyError: files are open and the daemon is well, without `force`.
-            DeadlineError, MountError: it can't be unmounted.
+            DeadlineError: it is still mounted; or it is not, and its daemon goes on storing files. The next call for
+                this mountpoint waits for it again.
+            MountError: it can't be unmounted.
         """
         end_s = time.monotonic() + deadline_s
         target = mounts.canonical(mountpoint)
         entry = mounts.find(target)
-        mounts.unmount(target, deadline_s=deadline_s, force=force)
-        if entry is not None and any(other.device == entry.device for other in mounts.entries()):
-            return  # bind mounts of it are left, and the daemon serves them
+        with contextlib.ExitStack() as stack:
+            serving = self._serving(target, entry)
+            if serving is not None:
+                stack.callback(serving.close)
+            mounts.unmount(target, deadline_s=deadline_s, force=force)
+            if entry is not None and any(other.device == entry.device for other in mounts.entries()):
+                return  # bind mounts of it are left, and the daemon serves them
+            stack.pop_all()
+        with self._mutex:
+            ending = self._ending.pop(target, [])
+        if serving is not None:
+            # Who has a file open on a mount that was detached would keep its daemon for ever.
+            serving.send(signal.SIGTERM)
+            ending.append(serving)
+        try:
+            while ending:
+                self._wait_for_end(target, ending[-1], end_s)
+                ending.pop().close()
+        finally:
+            if ending:
+                with self._mutex:
+                    self._ending[target] = ending
+        if entry is not None:
+            self._remove_stats(stats_path(self.runtime_dir, entry.device))
+
+    @staticmethod
+    def _remove_stats(path: str) -> None:
+        if ServingProcess.find(path) is None:  # else it is the next mount's, with the same device number
+            shutil.rmtree(os.path.dirname(path), ignore_errors=True)
+
+    def _serving(self, target: str, entry: mounts.MountEntry | None) -> ServingProcess | None:
+        """Who serves what is mounted; None where nothing is, or its daemon has ended."""
+        if entry is None:
+            return None
+        path = stats_path(self.runtime_dir, entry.device)
         with self._mutex:
             daemon = self._daemons.get(target)
-        if daemon is not None:
-            try:
-                daemon.process.wait(max(min(_END_S, end_s - time.monotonic()), 0.1))
-            except subprocess.TimeoutExpired:
-                logger.warning("the daemon of %s does not end, killed", target)
-                self._kill(daemon)
-        if entry is not None:
-            shutil.rmtree(os.path.dirname(stats_path(self.runtime_dir, entry.device)), ignore_errors=True)
+        return ServingProcess.of(daemon.process.pid, path) if daemon is not None else ServingProcess.find(path)
+
+    def _wait_for_end(self, target: str, serving: ServingProcess, end_s: float) -> None:
+        while not serving.wait(min(_LOOK_S, end_s - time.monotonic())):
+            if serving.hangs():
+                logger.warning("the daemon of %s (pid %d) hangs, killed", target, serving.pid)
+                serving.send(signal.SIGKILL)
+                if not serving.wait(_END_S):  # in the kernel, in a disk say: nobody can wait for that
+                    logger.warning("the daemon of %s (pid %d) does not die", target, serving.pid)
+                break
+            if time.monotonic() > end_s:
+                raise DeadlineError(
+                    f"{target}: unmounted, but its daemon (pid {serving.pid}) is still storing files; its log says more"
+                )
+        with self._mutex:
+            daemon = self._daemons.get(target)
+        if daemon is not None and daemon.process.pid == serving.pid:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                daemon.process.wait(_END_S)  # reaped before anybody asks
 
     def wait(self, mountpoint: str) -> None:
         """Wait until the daemon of a mount of ours has ended."""
