@@ -82,6 +82,7 @@ class Metrics:
     write_latency: Latency = _latency("WRITE")
     publish_latency: Latency = _latency("FLUSH and FSYNC")
     change_latency: Latency = _latency("changes of names and attributes")
+    xattr_latency: Latency = _latency("GETXATTR and LISTXATTR")
     hdfs_latency: Latency = _latency("calls to HDFS")
     started_s: float = field(default_factory=time.time, metadata={"meaning": "start, seconds since the epoch"})
 

@@ -330,12 +330,12 @@ class Operations(pyfuse3.Operations):
 
     # --- extended attributes ---
 
-    @guarded()
+    @guarded("xattr_latency")
     async def getxattr(self, inode: int, name: bytes, ctx: object) -> bytes:  # noqa: ARG002
         """FUSE_GETXATTR; of a setxattr with XATTR_CREATE or XATTR_REPLACE, pyfuse3 asks this before."""
         return await self._fs.xattrs.get(inode, os.fsdecode(name))
 
-    @guarded()
+    @guarded("xattr_latency")
     async def listxattr(self, inode: int, ctx: object) -> Sequence[bytes]:  # noqa: ARG002
         """FUSE_LISTXATTR."""
         return [os.fsencode(name) for name in await self._fs.xattrs.names(inode)]

@@ -9,6 +9,7 @@ pyfuse3 looks `trio` up in its own module when it needs it, since pyfuse3.asynci
 
 import select
 import time
+from collections.abc import Callable
 from typing import Any
 
 import trio
@@ -28,8 +29,9 @@ _BURST = 16
 class Turns(trio.abc.Instrument):
     """Who may take the next request; both the lock and the wait of pyfuse3's session loop."""
 
-    def __init__(self) -> None:
-        """Nobody has the turn yet."""
+    def __init__(self, before_wait: Callable[[], object] = bool) -> None:
+        """Nobody has the turn yet; `before_wait` is called whenever a task is about to wait for a request."""
+        self._before_wait = before_wait
         self._holder: trio.lowlevel.Task | None = None
         self._is_waiting = False  # the holder does nothing but wait for a request, or lets others run
         self._idle = trio.lowlevel.ParkingLot()
@@ -60,6 +62,7 @@ class Turns(trio.abc.Instrument):
 
     async def wait_readable(self, fd: int) -> None:
         """Wait until there is a request; without a checkpoint when there is one already."""
+        self._before_wait()
         if fd != self._polled_fd:
             self._poll.register(fd, select.POLLIN)
             self._polled_fd = fd
@@ -117,9 +120,9 @@ class _Replaced:
         return getattr(self._module, name)
 
 
-def trio_in_turns() -> object:
+def trio_in_turns(before_wait: Callable[[], object] = bool) -> object:
     """What pyfuse3 is to use as `trio` in this trio run, so that its tasks take requests in `Turns`."""
-    turns = Turns()
+    turns = Turns(before_wait)
     trio.lowlevel.add_instrument(turns)
     lowlevel = _Replaced(trio.lowlevel, wait_readable=turns.wait_readable)
     return _Replaced(trio, lowlevel=lowlevel, Lock=lambda: turns)

@@ -3,8 +3,8 @@
 The latter are read by name and not listed: `rsync -X` would try to remove or copy what it sees, and fail, and `cp -a`
 would make ordinary attributes of them elsewhere.
 
-Only names that begin with `user.` cost a call to the filesystem. The kernel asks for security.capability before each
-write(2), and ls for security.selinux and system.posix_acl_access: HDFS has none of them.
+Only names that begin with `user.` cost a call to the filesystem. The kernel asks for security.capability, and ls for
+security.selinux and system.posix_acl_access: HDFS has none of them.
 """
 
 import contextlib

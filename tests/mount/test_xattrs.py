@@ -192,6 +192,13 @@ def test_what_programs_ask_in_passing_costs_no_call(hdfs: LocalHdfs, hdfs_dir: s
             assert code(change) == errno.EROFS
 
 
+def test_writes_ask_for_no_attributes(mount: Mounted) -> None:
+    with (mount.path / "file").open("wb", buffering=0) as file:
+        for _ in range(100):
+            file.write(b"x" * 4096)
+        assert mount.stats()["xattr_latency"]["count"] <= 2  # once, and again when the attributes are looked at
+
+
 def test_who_may(hdfs: LocalHdfs, hdfs_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in hdfs.environment.items():
         monkeypatch.setenv(name, value)
