@@ -4,9 +4,11 @@ A file that is removed, or replaced by a rename, while it is open gets a hidden 
 delete its blocks, and who has it open may go on reading, as on a local disk.
 """
 
+import contextlib
 import grp
 import logging
 import pwd
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
@@ -27,7 +29,7 @@ from hdfs_fuse.errors import (
     NotPermittedError,
 )
 from hdfs_fuse.handles import FileHandle
-from hdfs_fuse.hidden import is_hidden, name_once_removed
+from hdfs_fuse.hidden import is_hidden, made_ms, name_once_removed
 from hdfs_fuse.inodes import Inode, InodeTable
 from hdfs_fuse.listings import Listings
 
@@ -39,6 +41,9 @@ _MAX_PATH_DEPTH = 1000  # HdfsConstants.MAX_PATH_DEPTH
 SNAPSHOTS = ".snapshot"
 # Of a hidden name that a crash has left: nobody has the file open any more.
 _ABANDONED_MS = 24 * 3600 * 1000
+# Of a sibling that nobody holds the lease of. A living writer goes without only in the moment before it gets its name,
+# and between two pieces that DataNodes write for it.
+_LEFT_MS = 3600 * 1000
 
 
 def check_name(name: str, not_utf8: type[HdfsFuseError]) -> None:
@@ -151,19 +156,32 @@ class Changes:
     def _remove_leftovers(self, directory: str) -> None:
         """Where only hidden names are left, remove those that nobody uses any longer; blocks."""
         entries = list(self._backend.list(directory)) if self._has_only_hidden(directory) else []
-        now_ms = self._backend.status(directory).mtime_ms
+        siblings = [entry for entry in entries if made_ms(entry.name) is None]
+        if not all(self._remove_sibling(f"{directory}/{sibling.name}") for sibling in siblings):
+            return  # and so may be the others
+        now_ms = time.time_ns() // 1_000_000
         for entry in entries:
-            path = f"{directory}/{entry.name}"
-            if entry.name.endswith(".writing"):
-                try:
-                    self._backend.create(path, mode=0o600, overwrite=False)
-                    self._backend.delete(path, recursive=False)  # it went away meanwhile, and this one is ours
-                except AlreadyExistsError:
-                    self._backend.delete(path, recursive=False)  # complete: its writer is gone
-                except HdfsFuseError as e:
-                    logger.info("%s: is in use: %s", path, e)
-            elif now_ms - entry.mtime_ms > _ABANDONED_MS:
-                self._backend.delete(path, recursive=False)
+            made = made_ms(entry.name)
+            if made is not None and now_ms - made > _ABANDONED_MS:
+                self._backend.delete(f"{directory}/{entry.name}", recursive=False)
+
+    def _remove_sibling(self, path: str) -> bool:
+        """Remove what somebody was writing, unless he still is; whether it is gone. Blocks."""
+        try:
+            self._backend.create(path, mode=0o600, overwrite=False)  # if that works, it went away meanwhile
+        except AlreadyExistsError:
+            logger.info("%s: its writer is gone", path)  # since it is complete
+        except HdfsFuseError as e:
+            logger.info("%s: is in use: %s", path, e)
+            return False
+        return self._backend.delete(path, recursive=False)
+
+    def remove_leftover(self, directory: str, entry: FileStatus) -> None:
+        """Remove a hidden file that was met in a listing, if it is one that a crash has left; never raises. Blocks."""
+        now_ms = time.time_ns() // 1_000_000
+        if made_ms(entry.name) is None and now_ms - entry.mtime_ms > _LEFT_MS:
+            with contextlib.suppress(HdfsFuseError):
+                self._remove_sibling(f"{directory}/{entry.name}")
 
     def _has_only_hidden(self, directory: str) -> bool:
         return all(is_hidden(entry.name) for entry in self._backend.list(directory))

@@ -35,6 +35,8 @@ class Draft:
         stored_bytes: how much of the front is the same in the version that HDFS has under the file's name.
         is_new: whether HDFS has no file of that name yet.
         is_dirty: whether there is something to publish.
+        is_replaced: whether that is so because another client has replaced the file: writing it is an error.
+        is_to_check: whether others could write the file since it was stored.
         is_removed: whether its name is gone: nothing will be published.
         writers: open handles that may write.
         length_bytes: of the file as it is here.
@@ -60,6 +62,8 @@ class Draft:
         "is_dirty",
         "is_new",
         "is_removed",
+        "is_replaced",
+        "is_to_check",
         "length_bytes",
         "lock",
         "may_stream",
@@ -87,7 +91,7 @@ class Draft:
         self.stored_bytes = self.base_bytes
         self.part: tuple[Inode, str] | None = None
         self.is_new = self.is_dirty = base is None
-        self.is_removed = False
+        self.is_removed = self.is_replaced = self.is_to_check = False
         self.mode = inode.status.mode
         self.mtime_ms: int | None = None
         self.atime_ms: int | None = None

@@ -18,7 +18,7 @@ from hdfs_fuse.calls import Calls
 from hdfs_fuse.completions import Completions
 from hdfs_fuse.config import MountConfig
 from hdfs_fuse.draft import Draft, DraftEndedError
-from hdfs_fuse.errors import BusyError, FileChangedError, HdfsFuseError, NotFoundError
+from hdfs_fuse.errors import BusyError, FileChangedError, HdfsFuseError, NotFoundError, StaleError
 from hdfs_fuse.hidden import name_of_part, name_while_writing
 from hdfs_fuse.inodes import Inode, InodeTable
 from hdfs_fuse.metrics import Metrics
@@ -170,6 +170,8 @@ class Drafts:
 
     async def _reserve(self, draft: Draft) -> None:
         """Hold the lease of the sibling, unless that is held already."""
+        if draft.is_replaced:
+            raise StaleError(f"{draft.inode.name}: replaced by another client while it was open")
         if draft.is_removed or draft.stream is not None or (draft.session is not None and draft.session.is_usable):
             return
         parent = draft.inode.parent
@@ -181,6 +183,28 @@ class Drafts:
             self._sibling_path(draft), draft.mode, take_over=draft.sibling_is_ours
         )
         draft.sibling_is_ours = True
+        if draft.is_to_check:
+            await self._check_unchanged(draft)
+
+    async def _check_unchanged(self, draft: Draft) -> None:
+        """Since the file was stored others could write it, until now.
+
+        Raises:
+            StaleError: they have: what is written now has no name any more.
+        """
+        assert draft.base is not None
+        expected = draft.base.status
+        try:
+            found = await self._calls.run(self._backend.status, self._inodes.path_of(draft.inode))
+            is_same = found.length_bytes == expected.length_bytes
+            # Completing it changes its time for a moment.
+            is_same = is_same and (found.mtime_ms == expected.mtime_ms or draft.inode in self._completions)
+        except NotFoundError:
+            is_same = False
+        draft.is_to_check = False
+        if not is_same:
+            draft.is_replaced = draft.is_removed = True
+            raise StaleError(f"{draft.inode.name}: replaced by another client while it was open")
 
     async def _reserve_again(self, draft: Draft) -> None:
         """A file that was stored, and then is not closed, goes on keeping other writers out."""
@@ -285,9 +309,11 @@ class Drafts:
             await draft.stream.offer(draft.staged_front)
             return
         is_long = draft.length_bytes - draft.stored_bytes >= self._config.staging.window_bytes // 4
-        if is_long and self._is_to_append(draft) and await self._append(draft):
-            # HDFS has it, and shows it, before the file is closed.
-            await self._disk.run(draft.staged.discard, draft.stored_bytes)
+        if is_long and self._is_to_append(draft):
+            # HDFS has it, and shows it, before the file is closed. Where it fails, that is told then.
+            with contextlib.suppress(HdfsFuseError):
+                if await self._append(draft):
+                    await self._disk.run(draft.staged.discard, draft.stored_bytes)
 
     def _is_to_stream(self, draft: Draft) -> bool:
         """Whether a file is written anew, and is long."""
@@ -449,6 +475,7 @@ class Drafts:
         self._leave_sibling(draft)
         self._drop_part(draft)
         draft.is_new = False
+        draft.is_to_check = True
         draft.xattrs = {}
         self._metrics.published_bytes += answer.length_bytes
         self._stored(draft, answer.length_bytes, answer.mtime_ms)
@@ -492,24 +519,27 @@ class Drafts:
                     is_lost = tail is not None or attempt > 0
                     tail = await self._open_tail(draft, is_lost=is_lost, over_http=attempt == _APPEND_ATTEMPTS - 1)
                 await self._uploads.send(tail, draft.content(tail.length_bytes), durable=True)
-                await self._date_tail(draft)
+                mtime_ms = await self._date_tail(draft)
             except HdfsFuseError as e:
                 logger.info("%s: not appended to: %s: %s", draft.inode.name, type(e).__name__, e)
             else:
                 tail.length_bytes = draft.length_bytes
                 draft.tail, draft.tail_is_idle = tail, False
                 self._metrics.published_bytes += draft.length_bytes - draft.stored_bytes
-                self._stored(draft, draft.length_bytes, draft.inode.status.mtime_ms)
+                self._stored(draft, draft.length_bytes, mtime_ms)
                 return True
-        path = self._inodes.path_of(draft.inode)
-        await self._completions.recover(path)
-        self._set_base(draft, await self._calls.run(self._backend.status, path), draft.base_bytes)
+        with contextlib.suppress(NotFoundError):
+            path = self._inodes.path_of(draft.inode)
+            await self._completions.recover(path)
+            self._set_base(draft, await self._calls.run(self._backend.status, path), draft.base_bytes)
         return False
 
-    async def _date_tail(self, draft: Draft) -> None:
-        path, mtime_ms, atime_ms = self._inodes.path_of(draft.inode), draft.mtime_ms, draft.atime_ms
-        if mtime_ms is not None or atime_ms is not None:
-            await self._calls.run(lambda: self._backend.set_times(path, mtime_ms=mtime_ms, atime_ms=atime_ms))
+    async def _date_tail(self, draft: Draft) -> int:
+        """Give a file that was appended to its time, since HDFS does so only when it is completed; that time."""
+        path, atime_ms = self._inodes.path_of(draft.inode), draft.atime_ms
+        mtime_ms = draft.inode.status.mtime_ms if draft.mtime_ms is None else draft.mtime_ms
+        await self._calls.run(lambda: self._backend.set_times(path, mtime_ms=mtime_ms, atime_ms=atime_ms))
+        return mtime_ms
 
     async def _open_tail(self, draft: Draft, *, is_lost: bool, over_http: bool) -> Session:
         """A session behind the end of what HDFS has; `is_lost` says that one of ours may hold the lease."""

@@ -267,7 +267,14 @@ class Filesystem:
     def _list(self, inode: Inode) -> Iterator[FileStatus]:
         """Entries of a directory: what the filesystem has, and files that it does not have yet."""
         new = {status.name: status for status in self._drafts.new_in(inode)} if self._drafts is not None else {}
-        return _merged(self._backend.list(self.inodes.path_of(inode)), new)
+        path = self.inodes.path_of(inode)
+        for status in self._backend.list(path):
+            new.pop(status.name, None)
+            if not is_hidden(status.name):
+                yield status
+            elif self._changes is not None:
+                self._changes.remove_leftover(path, status)
+        yield from new.values()
 
     def directory(self, handle: int) -> DirectoryHandle:
         """An open directory."""
@@ -540,8 +547,20 @@ class Filesystem:
         try:
             return await reader.read(start, size)
         except FileChangedError:
-            self._disbelieve(inode)
-            raise
+            if not await self._is_still(inode):
+                self._disbelieve(inode)
+                raise
+        reader.close()
+        file.reader = self._reader(inode)
+        return await file.reader.read(start, size)
+
+    async def _is_still(self, inode: Inode) -> bool:
+        """Whether a file that seemed to be changed is the same: its writer's node may just have completed it."""
+        await self._calls.run(time.sleep, _SETTLE_S)
+        with contextlib.suppress(NotFoundError):
+            found = await self._calls.run(self._backend.status, self.inodes.path_of(inode))
+            return (found.mtime_ms, found.length_bytes) == inode.version
+        return False
 
     async def write(self, handle: int, start: int, data: bytes) -> int:
         """Change bytes of a file; gives their number.
@@ -633,14 +652,6 @@ class Filesystem:
             "cache_size_bytes": self._config.cache.size_bytes if store is not None else 0,
             **self._metrics.as_dict(),
         }
-
-
-def _merged(listed: Iterator[FileStatus], new: dict[str, FileStatus]) -> Iterator[FileStatus]:
-    for status in listed:
-        new.pop(status.name, None)
-        if not is_hidden(status.name):
-            yield status
-    yield from new.values()
 
 
 def _is_open_file(inode: Inode) -> bool:

@@ -48,6 +48,12 @@ class Behind:
         writer.write(data)
         writer.close()
 
+    def set_mtime_ms(self, name: str, mtime_ms: int) -> None:
+        self._backend.set_times(f"{self._root}/{name}", mtime_ms=mtime_ms, atime_ms=None)
+
+    def remove(self, name: str) -> None:
+        assert self._backend.delete(f"{self._root}/{name}", recursive=False)
+
     def has(self, name: str) -> bool:
         try:
             self._backend.status(f"{self._root}/{name}")

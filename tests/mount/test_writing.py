@@ -7,6 +7,7 @@ import os
 import random
 import stat
 import threading
+import time
 from functools import partial
 from pathlib import Path
 
@@ -291,6 +292,28 @@ def test_what_a_dead_writer_left_does_not_keep_a_directory(behind: Behind, mount
     assert code(lambda: os.open(mount.path / "dir" / hidden, os.O_WRONLY | os.O_CREAT)) in (errno.EINVAL, errno.ENOENT)
     (mount.path / "dir").rmdir()
     assert behind.names() == []
+
+
+def test_what_a_dead_writer_left_goes_with_a_listing(behind: Behind, mount: Mounted) -> None:
+    old, new = f".hdfs-csi-{'a' * 32}.writing", f".hdfs-csi-{'b' * 32}.writing"
+    for name in (old, new):
+        behind.put(name, b"left")
+    behind.set_mtime_ms(old, (int(time.time()) - 3700) * 1000)
+    assert os.listdir(mount.path) == []
+    assert behind.names() == [new]
+    with pytest.raises(FileNotFoundError):
+        (mount.path / new).unlink()
+    behind.remove(new)
+
+
+def test_a_file_that_another_node_replaced_while_it_was_open(behind: Behind, mount: Mounted) -> None:
+    with (mount.path / "log").open("wb", buffering=0) as log:
+        log.write(b"one")
+        os.fsync(log.fileno())
+        behind.put("log", b"another")
+        for _ in range(2):
+            assert code(lambda: log.write(b"two")) == errno.ESTALE
+    assert behind.content("log") == b"another"
 
 
 def test_what_hdfs_has_none_of(mount: Mounted) -> None:

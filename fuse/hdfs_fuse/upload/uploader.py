@@ -213,7 +213,8 @@ class Uploader:
         if request.mtime_ms is not None and session.writer is not None:
             with contextlib.suppress(HdfsFuseError):
                 found = self._backend.status(request.path)
-                if found.length_bytes == session.sent_bytes:  # else it has another path now, and the daemon will see
+                # Else it has another path now, which the daemon will see.
+                if found.length_bytes == session.sent_bytes and found.mtime_ms != request.mtime_ms:
                     self._backend.set_times(request.path, mtime_ms=request.mtime_ms, atime_ms=None)
         return Answer(request.number)
 
