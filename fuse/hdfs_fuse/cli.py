@@ -178,14 +178,14 @@ def mount(
     if not foreground and log_file is None:
         log_file = os.path.join(runtime_dir, mounts.canonical(mountpoint).strip("/").replace("/", "-") + ".log")
     supervisor = Supervisor(runtime_dir, None if foreground else log_file)
+    signal.signal(signal.SIGTERM, _interrupt)  # from now on: what is half mounted is undone
     supervisor.mount(config, mountpoint, deadline_s=deadline_s)
     if not foreground:
         supervisor.close()
         click.echo(f"{config.uri} is mounted at {mountpoint}; log: {log_file}; end: hdfs-fuse umount {mountpoint}")
         return
-    click.echo(f"{config.uri} is mounted at {mountpoint}; Ctrl-C unmounts")
-    signal.signal(signal.SIGTERM, _interrupt)
     try:
+        click.echo(f"{config.uri} is mounted at {mountpoint}; Ctrl-C unmounts")
         supervisor.wait(mountpoint)
     except KeyboardInterrupt:
         click.echo("unmounting")

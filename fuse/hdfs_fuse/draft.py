@@ -13,6 +13,7 @@ from hdfs_fuse.staging import StagedFile
 from hdfs_fuse.upload.messages import Content, Source
 
 if TYPE_CHECKING:
+    from hdfs_fuse.backend.base import FileStatus
     from hdfs_fuse.streaming import Stream
     from hdfs_fuse.upload.uploads import Session
 
@@ -48,6 +49,7 @@ class Draft:
         sibling: directory and hidden name of the file that is going to be published; the directory stays meanwhile.
         sibling_is_ours: whether it is there, begun by this daemon.
         session: writes the sibling, which is empty. None while `stream` has it.
+        target: what was under the file's name when the sibling was begun.
         stream: sends the front of the file to the sibling.
         may_stream: False once the application has gone back.
         tail: writes behind the end of the version that HDFS has, under the file's name.
@@ -79,6 +81,7 @@ class Draft:
         "stream",
         "tail",
         "tail_is_idle",
+        "target",
         "writers",
         "xattrs",
     )
@@ -104,6 +107,7 @@ class Draft:
         self.session: Session | None = None
         self.stream: Stream | None = None
         self.may_stream = True
+        self.target: FileStatus | None = None
         self.tail: Session | None = None
         self.tail_is_idle = False
 

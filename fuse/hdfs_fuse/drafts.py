@@ -180,27 +180,27 @@ class Drafts:
             draft.sibling = parent, name_while_writing(draft.inode.name)
             parent.children += 1
         draft.session = await self._uploads.reserve(
-            self._sibling_path(draft), draft.mode, take_over=draft.sibling_is_ours
+            self._sibling_path(draft),
+            draft.mode,
+            take_over=draft.sibling_is_ours,
+            target=self._inodes.path_of(draft.inode),
         )
         draft.sibling_is_ours = True
+        draft.target = draft.session.target
         if draft.is_to_check:
-            await self._check_unchanged(draft)
+            self._check_unchanged(draft)
 
-    async def _check_unchanged(self, draft: Draft) -> None:
+    def _check_unchanged(self, draft: Draft) -> None:
         """Since the file was stored others could write it, until now.
 
         Raises:
             StaleError: they have: what is written now has no name any more.
         """
         assert draft.base is not None
-        expected = draft.base.status
-        try:
-            found = await self._calls.run(self._backend.status, self._inodes.path_of(draft.inode))
-            is_same = found.length_bytes == expected.length_bytes
-            # Completing it changes its time for a moment.
-            is_same = is_same and (found.mtime_ms == expected.mtime_ms or draft.inode in self._completions)
-        except NotFoundError:
-            is_same = False
+        expected, found = draft.base.status, draft.target
+        is_same = found is not None and found.length_bytes == expected.length_bytes
+        if found is not None and found.mtime_ms != expected.mtime_ms:
+            is_same = is_same and draft.inode in self._completions  # which changes its time for a moment
         draft.is_to_check = False
         if not is_same:
             draft.is_replaced = draft.is_removed = True

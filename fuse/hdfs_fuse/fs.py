@@ -346,7 +346,7 @@ class Filesystem:
         draft = await drafts.begin(inode)
         try:
             if is_fresh:
-                await self._check_version(inode)
+                self._check_version(inode, draft.target)
             if truncate:
                 await drafts.truncate(draft, 0)
         except BaseException:
@@ -354,16 +354,14 @@ class Filesystem:
             raise
         return FileHandle(inode, None, draft), keep_pages
 
-    async def _check_version(self, inode: Inode) -> None:
+    def _check_version(self, inode: Inode, status: FileStatus | None) -> None:
         """What is written over must be what is there, now that nobody else can write it.
 
         Raises:
             FileChangedError: it is not.
         """
-        try:
-            status = await self._calls.run(self._backend.status, self.inodes.path_of(inode))
-        except NotFoundError as e:
-            raise FileChangedError(f"{inode.name}: gone") from e
+        if status is None:
+            raise FileChangedError(f"{inode.name}: gone")
         is_same = (status.mtime_ms, status.length_bytes) == inode.version
         if not is_same and not (self._writable().is_completing(inode) and status.length_bytes == inode.version[1]):
             raise FileChangedError(f"{inode.name}: changed since it was looked up")
@@ -442,7 +440,7 @@ class Filesystem:
             AlreadyExistsError: with O_EXCL, the name is taken, on whatever node. BusyError: another node is writing it.
         """
         drafts, changes, parent = self._writable(), self.changes, self.inodes.get(parent_number)
-        path = changes.path_for(parent, name)
+        changes.path_for(parent, name)  # where HDFS has no such names, nothing is begun
         known = self.inodes.find(parent, name)
         if known is not None:
             if drafts.of(known) is not None:
@@ -453,15 +451,14 @@ class Filesystem:
         inode = self.inodes.remember(parent, name, new, self._expiry_s())
         try:
             draft = await drafts.begin_new(inode)
-            # Only now: whoever made it held the lease that is ours since.
-            there = await self._status_of_taken(drafts, draft, path)
         except BaseException as e:
             self.inodes.detach(inode)
             self.inodes.forget(inode.number, 1)
             if isinstance(e, BusyError) and flags & os.O_EXCL:
                 raise AlreadyExistsError(f"{name}: another node is creating it") from e
             raise
-        if there is not None:
+        if (there := draft.target) is not None:  # whoever made it held the lease that is ours since
+            await drafts.discard(draft)
             self.inodes.detach(inode)
             self.inodes.forget(inode.number, 1)
             return await self._open_created(parent, name, there, flags)
@@ -469,18 +466,6 @@ class Filesystem:
         inode.children += 1
         inode.opens += 1
         return self._files.add(FileHandle(inode, None, draft)), inode
-
-    async def _status_of_taken(self, drafts: Drafts, draft: Draft, path: str) -> FileStatus | None:
-        """What is at the path of a new draft, which then is no more; None where nothing is."""
-        try:
-            status = await self._calls.run(self._backend.status, path)
-        except NotFoundError:
-            return None
-        except HdfsFuseError:
-            await drafts.discard(draft)
-            raise
-        await drafts.discard(draft)
-        return status
 
     async def _open_created(self, parent: Inode, name: str, status: FileStatus, flags: int) -> tuple[int, Inode]:
         """The file has come into being since the kernel looked its name up."""

@@ -16,6 +16,7 @@ import struct
 import msgspec
 
 from hdfs_fuse import errors
+from hdfs_fuse.backend.base import FileStatus
 from hdfs_fuse.errors import HdfsFuseError
 
 # Files that are being completed at once in one uploader. The client waits 0.4 to 0.5 s for that, in a thread each: so
@@ -67,6 +68,7 @@ class Reserve(msgspec.Struct, tag=True, frozen=True):
         mode: permission bits.
         take_over: whether a sibling that is there is ours, of a session that is lost.
         replaces: a session that this one replaces, with the same sibling; 0 for none.
+        target: the file, whose status the answer has: as it is once the lease is held. Empty for none.
     """
 
     number: int
@@ -74,6 +76,7 @@ class Reserve(msgspec.Struct, tag=True, frozen=True):
     mode: int
     take_over: bool
     replaces: int
+    target: str
 
 
 class Append(msgspec.Struct, tag=True, frozen=True):
@@ -188,6 +191,7 @@ class Answer(msgspec.Struct, tag=True, frozen=True):
         length_bytes: of the file that was published or that is appended to; of Send: how much has been written.
         stored_bytes: of Send: how much of that stays there whatever happens to this process.
         is_open: whether the session goes on; its file is still to be completed.
+        target: of Reserve: what is at the path of the file; None where nothing is, or it was not asked.
     """
 
     number: int
@@ -197,6 +201,7 @@ class Answer(msgspec.Struct, tag=True, frozen=True):
     length_bytes: int = 0
     stored_bytes: int = 0
     is_open: bool = False
+    target: FileStatus | None = None
 
     @staticmethod
     def of(number: int, error: HdfsFuseError) -> "Answer":

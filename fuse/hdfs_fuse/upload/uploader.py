@@ -182,8 +182,22 @@ class Uploader:
         except AlreadyExistsError:
             self._wait_until_abandoned(request.sibling)
             writer = self._backend.create(request.sibling, mode=request.mode, overwrite=True)
+        target = None
+        if request.target:
+            try:
+                target = self._status_or_none(request.target)
+            except HdfsFuseError:
+                with contextlib.suppress(HdfsFuseError):
+                    self._backend.delete(request.sibling, recursive=False)
+                raise
         self._sessions[request.number] = _Session(request.sibling, writer)
-        return Answer(request.number)
+        return Answer(request.number, target=target)
+
+    def _status_or_none(self, path: str) -> FileStatus | None:
+        try:
+            return self._backend.status(path)
+        except NotFoundError:
+            return None
 
     def _wait_until_abandoned(self, sibling: str) -> None:
         """Make sure that a sibling which is complete is not just about to get its name.
@@ -191,14 +205,10 @@ class Uploader:
         Raises:
             BusyError: something happens to it.
         """
-        before = self._backend.status(sibling)
+        before = self._status_or_none(sibling)
         for _ in range(_ABANDONED_POLLS):
             time.sleep(_ABANDONED_S / _ABANDONED_POLLS)
-            try:
-                now = self._backend.status(sibling)
-            except NotFoundError:
-                now = None
-            if now != before:
+            if self._status_or_none(sibling) != before:
                 raise BusyError(f"{sibling}: another client is writing this file")
 
     def _append(self, request: Append) -> Answer:

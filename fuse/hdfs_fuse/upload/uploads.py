@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import msgspec
 import trio
 
+from hdfs_fuse.backend.base import FileStatus
 from hdfs_fuse.errors import (
     BackendError,
     DeadlineError,
@@ -224,12 +225,14 @@ class Session:
     Attributes:
         process: where.
         number: its name there.
-        length_bytes: what the file had when the session began.
+        length_bytes: what the file has.
+        target: what was under the name of the file when its sibling was begun; None for nothing.
     """
 
     process: _Process
     number: int
     length_bytes: int = 0
+    target: FileStatus | None = None
 
     @property
     def is_usable(self) -> bool:
@@ -276,7 +279,13 @@ class Uploads:
             self._processes.remove(process)
 
     async def reserve(
-        self, sibling: str, mode: int, *, take_over: bool = False, replaces: Session | None = None
+        self,
+        sibling: str,
+        mode: int,
+        *,
+        take_over: bool = False,
+        replaces: Session | None = None,
+        target: str = "",
     ) -> Session:
         """Begin a sibling, which nobody else can then begin; see messages.Reserve.
 
@@ -286,8 +295,8 @@ class Uploads:
         """
         process = self._process()
         old = replaces.number if replaces is not None and replaces.process is process else 0
-        answer = await process.request(lambda number: Reserve(number, sibling, mode, take_over, old))
-        return Session(process, answer.number)
+        answer = await process.request(lambda number: Reserve(number, sibling, mode, take_over, old, target))
+        return Session(process, answer.number, target=answer.target)
 
     async def append(self, path: str, *, over_http: bool = False) -> Session:
         """Go on behind the end of a file; see messages.Append.
