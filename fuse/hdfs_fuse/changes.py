@@ -1,4 +1,4 @@
-"""Changes of names and attributes: mkdir, unlink, rename, chmod and the like. Contents are changed in drafts.py.
+"""Changes of names and attributes: mkdir, unlink, rename, chmod and the like. Contents are changed in writing/.
 
 A file that is removed, or replaced by a rename, while it is open gets a hidden name until it is closed: HDFS would
 delete its blocks, and who has it open may go on reading, as on a local disk.
@@ -18,7 +18,6 @@ from hdfs_fuse.backend.base import FileKind, FileStatus
 from hdfs_fuse.backend.resilient import ResilientBackend
 from hdfs_fuse.calls import Calls
 from hdfs_fuse.config import MAX_PATH_CHARACTERS
-from hdfs_fuse.drafts import Drafts
 from hdfs_fuse.errors import (
     AlreadyExistsError,
     DirectoryNotEmptyError,
@@ -32,6 +31,7 @@ from hdfs_fuse.handles import FileHandle
 from hdfs_fuse.hidden import is_hidden, made_ms, name_once_removed
 from hdfs_fuse.inodes import Inode, InodeTable
 from hdfs_fuse.listings import Listings
+from hdfs_fuse.writing.drafts import Drafts
 
 logger = logging.getLogger(__name__)
 

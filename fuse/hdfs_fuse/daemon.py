@@ -28,16 +28,16 @@ from hdfs_fuse.cache.loaders import Loaders
 from hdfs_fuse.cache.store import LEASE_SIGNAL, BlockStore
 from hdfs_fuse.calls import Calls
 from hdfs_fuse.config import MountConfig
-from hdfs_fuse.drafts import Drafts
 from hdfs_fuse.errors import DeadlineError, HdfsFuseError, MountError, NotDirectoryError, UnavailableError
 from hdfs_fuse.fs import Filesystem
 from hdfs_fuse.inodes import Inode, InodeTable
 from hdfs_fuse.logs import log_to_stderr
 from hdfs_fuse.metrics import Metrics
 from hdfs_fuse.ops import Operations
-from hdfs_fuse.staging import StagingArea
 from hdfs_fuse.upload.uploads import Uploads
 from hdfs_fuse.workers import Workers
+from hdfs_fuse.writing.drafts import Drafts
+from hdfs_fuse.writing.staging import StagingArea
 
 logger = logging.getLogger(__name__)
 

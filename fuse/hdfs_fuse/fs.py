@@ -1,6 +1,6 @@
 """The filesystem's semantics without pyfuse3: node ids, names and handles in, records out.
 
-Here is what looks and reads; what changes names and attributes is in changes.py, what changes contents in drafts.py.
+Here is what looks and reads; what changes names and attributes is in changes.py, what changes contents in writing/.
 
 Consistency is close-to-open within the metadata lifetime: an open believes attributes no older than that, and a
 changed file gets other cache keys and new pages.
@@ -23,8 +23,6 @@ from hdfs_fuse.cache.cache import BlockCache
 from hdfs_fuse.calls import Calls
 from hdfs_fuse.changes import SNAPSHOTS, Changes, check_name
 from hdfs_fuse.config import MountConfig
-from hdfs_fuse.draft import Draft, DraftEndedError
-from hdfs_fuse.drafts import Drafts
 from hdfs_fuse.errors import (
     AlreadyExistsError,
     BusyError,
@@ -48,6 +46,8 @@ from hdfs_fuse.metrics import Metrics
 from hdfs_fuse.open_file import OpenFile
 from hdfs_fuse.reader import Reader, Shared
 from hdfs_fuse.small_reader import SmallReader
+from hdfs_fuse.writing.draft import Draft, DraftEndedError
+from hdfs_fuse.writing.drafts import Drafts
 from hdfs_fuse.xattrs import Xattrs
 
 logger = logging.getLogger(__name__)

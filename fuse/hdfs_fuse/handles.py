@@ -9,10 +9,10 @@ import trio
 
 from hdfs_fuse.backend.base import FileStatus
 from hdfs_fuse.calls import Calls
-from hdfs_fuse.draft import Draft
 from hdfs_fuse.errors import StaleError
 from hdfs_fuse.inodes import Inode
 from hdfs_fuse.reader import Reader
+from hdfs_fuse.writing.draft import Draft
 
 # Entries fetched per thread hop: half of what one NameNode call returns (dfs.ls.limit, 1,000), so about 250 KiB.
 _BATCH_ENTRIES = 500

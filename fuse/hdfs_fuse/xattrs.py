@@ -14,8 +14,6 @@ from typing import TypeVar
 from hdfs_fuse.backend.base import FileStatus, Policies
 from hdfs_fuse.backend.resilient import ResilientBackend
 from hdfs_fuse.calls import Calls
-from hdfs_fuse.draft import Draft
-from hdfs_fuse.drafts import Drafts
 from hdfs_fuse.errors import (
     InvalidArgumentError,
     NoAttributeError,
@@ -26,6 +24,8 @@ from hdfs_fuse.errors import (
     UnsupportedError,
 )
 from hdfs_fuse.inodes import Inode, InodeTable
+from hdfs_fuse.writing.draft import Draft
+from hdfs_fuse.writing.drafts import Drafts
 
 R = TypeVar("R")
 

@@ -15,9 +15,9 @@ SOURCES = {"hdfs_fuse": ROOT / "fuse", "hdfs_csi": ROOT / "driver"}
 LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "config", "metrics", "handover", "logs", "turns", "workers", "hidden", "extents"}),
     frozenset({"backend"}),
-    frozenset({"prefetch", "inodes", "calls", "cache", "staging", "upload"}),
+    frozenset({"prefetch", "inodes", "calls", "cache", "upload"}),
     frozenset({"open_file"}),
-    frozenset({"reader", "streaming", "completions", "draft", "drafts"}),
+    frozenset({"reader", "writing"}),
     frozenset({"small_reader", "block_reader"}),
     frozenset({"handles", "listings"}),
     frozenset({"changes", "xattrs"}),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hdfs_fuse.config import StagingConfig
 from hdfs_fuse.errors import NoSpaceError, UnavailableError
-from hdfs_fuse.staging import StagingArea
+from hdfs_fuse.writing.staging import StagingArea
 
 KIB, MIB = 1 << 10, 1 << 20
 

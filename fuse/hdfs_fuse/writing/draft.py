@@ -9,13 +9,13 @@ import trio
 from hdfs_fuse.errors import HdfsFuseError
 from hdfs_fuse.inodes import Inode
 from hdfs_fuse.open_file import OpenFile
-from hdfs_fuse.staging import StagedFile
 from hdfs_fuse.upload.messages import Content, Source
+from hdfs_fuse.writing.staging import StagedFile
 
 if TYPE_CHECKING:
     from hdfs_fuse.backend.base import FileStatus
-    from hdfs_fuse.streaming import Stream
     from hdfs_fuse.upload.uploads import Session
+    from hdfs_fuse.writing.stream import Stream
 
 
 class DraftEndedError(HdfsFuseError):

@@ -15,18 +15,18 @@ import trio
 from hdfs_fuse.backend.base import FileStatus
 from hdfs_fuse.backend.resilient import ResilientBackend
 from hdfs_fuse.calls import Calls
-from hdfs_fuse.completions import Completions
 from hdfs_fuse.config import MountConfig
-from hdfs_fuse.draft import Draft, DraftEndedError
 from hdfs_fuse.errors import BusyError, FileChangedError, HdfsFuseError, NotFoundError, StaleError
 from hdfs_fuse.hidden import name_of_part, name_while_writing
 from hdfs_fuse.inodes import Inode, InodeTable
 from hdfs_fuse.metrics import Metrics
 from hdfs_fuse.open_file import OpenFile
-from hdfs_fuse.staging import StagingArea
-from hdfs_fuse.streaming import Stream
 from hdfs_fuse.upload.messages import Answer
 from hdfs_fuse.upload.uploads import Publication, Session, Uploads
+from hdfs_fuse.writing.completions import Completions
+from hdfs_fuse.writing.draft import Draft, DraftEndedError
+from hdfs_fuse.writing.staging import StagingArea
+from hdfs_fuse.writing.stream import Stream
 
 logger = logging.getLogger(__name__)
 
