@@ -4,14 +4,14 @@ A file that is removed, or replaced by a rename, while it is open gets a hidden 
 delete its blocks, and who has it open may go on reading, as on a local disk.
 """
 
-import contextlib
 import grp
 import logging
 import pwd
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 
+import outcome
 import trio
 
 from hdfs_fuse.backend.base import FileKind, FileStatus
@@ -44,6 +44,8 @@ _ABANDONED_MS = 24 * 3600 * 1000
 # Of a sibling that nobody holds the lease of. A living writer goes without only in the moment before it gets its name,
 # and between two pieces that DataNodes write for it.
 _LEFT_MS = 3600 * 1000
+# How long a sibling that is complete is watched before it is taken for one that a crash has left.
+_SIBLING_WATCH_S = 3.0
 
 
 def check_name(name: str, not_utf8: type[HdfsFuseError]) -> None:
@@ -95,6 +97,7 @@ class Changes:
         self._listings = listings
         self._drafts = drafts
         self._open_files = open_files
+        self._is_removing = False
         self._is_hdfs = is_hdfs
 
     # --- names ---
@@ -166,22 +169,35 @@ class Changes:
                 self._backend.delete(f"{directory}/{entry.name}", recursive=False)
 
     def _remove_sibling(self, path: str) -> bool:
-        """Remove what somebody was writing, unless he still is; whether it is gone. Blocks."""
+        """Remove what somebody was writing, unless he still is; whether it is gone. Blocks, for seconds."""
         try:
+            before = self._backend.status(path)
             self._backend.create(path, mode=0o600, overwrite=False)  # if that works, it went away meanwhile
+        except NotFoundError:
+            return True
         except AlreadyExistsError:
-            logger.info("%s: its writer is gone", path)  # since it is complete
+            time.sleep(_SIBLING_WATCH_S)  # it is complete: either it gets its name now, or its writer is gone
+            try:
+                if self._backend.status(path) != before:
+                    return False
+            except NotFoundError:
+                return True
         except HdfsFuseError as e:
             logger.info("%s: is in use: %s", path, e)
             return False
         return self._backend.delete(path, recursive=False)
 
     def remove_leftover(self, directory: str, entry: FileStatus) -> None:
-        """Remove a hidden file that was met in a listing, if it is one that a crash has left; never raises. Blocks."""
+        """Remove a hidden file that was met in a listing, if a crash has left it; one at a time, in the background."""
         now_ms = time.time_ns() // 1_000_000
-        if made_ms(entry.name) is None and now_ms - entry.mtime_ms > _LEFT_MS:
-            with contextlib.suppress(HdfsFuseError):
-                self._remove_sibling(f"{directory}/{entry.name}")
+        if made_ms(entry.name) is None and now_ms - entry.mtime_ms > _LEFT_MS and not self._is_removing:
+            self._is_removing = True
+            self._calls.start(lambda: self._remove_sibling(f"{directory}/{entry.name}"), self._removed)
+
+    def _removed(self, result: outcome.Outcome[bool]) -> None:
+        self._is_removing = False
+        if isinstance(result, outcome.Error):
+            logger.info("what a dead writer has left stays: %s", result.error)
 
     def _has_only_hidden(self, directory: str) -> bool:
         return all(is_hidden(entry.name) for entry in self._backend.list(directory))
@@ -190,13 +206,16 @@ class Changes:
         """Remove a file; who has it open goes on."""
         inode = self._inodes.find(parent, name)
 
+        draft = None if inode is None else self._drafts.of(inode)
+
         async def remove_stored() -> None:
+            if draft is not None and draft.is_new:
+                return
             if inode is not None and inode.opens:
                 await self._hide(inode, parent)
             else:
                 await self._delete(self._inodes.path_in(parent, name))
 
-        draft = None if inode is None else self._drafts.of(inode)
         if draft is not None:
             await self._drafts.remove(draft, remove_stored)
         else:
@@ -237,16 +256,16 @@ class Changes:
         inode = self._inodes.find(parent, name)
         target = self._inodes.find(new_parent, new_name)
 
+        async def rename_stored() -> None:
+            await self._calls.run(lambda: self._backend.rename(source_path, target_path, overwrite=overwrite))
+
         async def move() -> None:
-            hidden = None
             if target is not None and target is not inode and target.status.kind is FileKind.FILE:
-                hidden = await self._make_way(target, new_parent, new_name, overwrite=overwrite)
-            try:
-                await self._calls.run(lambda: self._backend.rename(source_path, target_path, overwrite=overwrite))
-            except HdfsFuseError:
-                if hidden is not None:
-                    await self._bring_back(hidden, new_parent, new_name)
-                raise
+                if not overwrite:
+                    raise AlreadyExistsError(f"{new_name}: is there")
+                await self._replace(target, new_parent, new_name, rename_stored)
+            else:
+                await rename_stored()
             self.changed(parent, name)
             self.changed(new_parent, new_name)
             if inode is not None:
@@ -260,21 +279,24 @@ class Changes:
         else:
             await move()
 
-    async def _make_way(self, target: Inode, parent: Inode, name: str, *, overwrite: bool) -> Inode | None:
-        """Let those who have the target of a rename open go on; gives the target if it has a hidden name now."""
-        if not overwrite:
-            raise AlreadyExistsError(f"{name}: is there")
-
-        async def hide() -> None:
-            if target.opens:
-                await self._hide(target, parent)
-
+    async def _replace(
+        self, target: Inode, parent: Inode, name: str, rename_stored: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Rename over a file; those who have it open go on with it."""
         draft = self._drafts.of(target)
-        if draft is not None:
-            await self._drafts.remove(draft, hide)
-        else:
-            await hide()
-        return target if is_hidden(target.name) else None
+
+        async def replace_stored() -> None:
+            hides = target.opens > 0 and not (draft is not None and draft.is_new)
+            if hides:
+                await self._hide(target, parent)
+            try:
+                await rename_stored()
+            except HdfsFuseError:
+                if hides:
+                    await self._bring_back(target, parent, name)
+                raise
+
+        await (replace_stored() if draft is None else self._drafts.remove(draft, replace_stored))
 
     async def _bring_back(self, inode: Inode, parent: Inode, name: str) -> None:
         """The rename that a file was hidden for has failed."""

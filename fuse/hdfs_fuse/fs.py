@@ -346,7 +346,7 @@ class Filesystem:
         draft = await drafts.begin(inode)
         try:
             if is_fresh:
-                self._check_version(inode, draft.target)
+                self._check_version(inode, draft)
             if truncate:
                 await drafts.truncate(draft, 0)
         except BaseException:
@@ -354,16 +354,18 @@ class Filesystem:
             raise
         return FileHandle(inode, None, draft), keep_pages
 
-    def _check_version(self, inode: Inode, status: FileStatus | None) -> None:
+    @staticmethod
+    def _check_version(inode: Inode, draft: Draft) -> None:
         """What is written over must be what is there, now that nobody else can write it.
 
         Raises:
             FileChangedError: it is not.
         """
+        status = draft.target
         if status is None:
             raise FileChangedError(f"{inode.name}: gone")
         is_same = (status.mtime_ms, status.length_bytes) == inode.version
-        if not is_same and not (self._writable().is_completing(inode) and status.length_bytes == inode.version[1]):
+        if not is_same and not (draft.was_completing and status.length_bytes == inode.version[1]):
             raise FileChangedError(f"{inode.name}: changed since it was looked up")
 
     async def _check_writable(self, inode: Inode) -> None:

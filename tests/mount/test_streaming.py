@@ -1,15 +1,17 @@
 """Long files that go out while they are written, and files that are appended to, on a real HDFS and on local files."""
 
+import errno
 import os
 import random
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hdfs_fuse.config import StagingConfig
 
-from tests.mount.behind import Behind
+from tests.mount.behind import Behind, code
 from tests.mount.local import KIB, MIB, Mounted, mounted, mounted_writable
 from tests.support.local_hdfs import LocalHdfs
 from tests.support.waiting import wait_until
@@ -65,6 +67,21 @@ def test_one_that_replaces_another(behind: Behind, mount: Mounted) -> None:
             write_all(file.fileno(), piece)
             assert behind.content("file") == b"old"
     assert behind.content("file") == b"".join(pieces(16))
+
+
+@pytest.mark.parametrize("written", [1, 3, 6])
+@pytest.mark.parametrize("is_read", [False, True])
+def test_the_front_of_a_file_that_is_there(behind: Behind, mount: Mounted, written: int, is_read: bool) -> None:
+    good = bytearray(b"old!" * MIB)
+    behind.put("file", bytes(good))
+    fd = os.open(mount.path / "file", os.O_RDWR)
+    for piece in pieces(written):
+        write_all(fd, piece)
+    good[: written * MIB] = b"".join(pieces(written))
+    if is_read:
+        assert os.pread(fd, 100, 0) == good[:100]
+    os.close(fd)
+    assert behind.content("file") == good
 
 
 @pytest.mark.parametrize("place", [0, 3 * MIB + 5, 15 * MIB])
@@ -252,6 +269,17 @@ def test_a_long_file_is_appended_to(behind: Behind, mount: Mounted, hdfs: LocalH
     os.close(fd)
     assert file_id(hdfs, f"{hdfs_dir}/file") == before
     assert behind.content("file") == good
+
+
+def test_a_log_that_another_client_appends_to(behind: Behind, mount: Mounted) -> None:
+    before = b"".join(pieces(2))
+    behind.put("log", before)
+    fd = os.open(mount.path / "log", os.O_WRONLY | os.O_APPEND)
+    os.write(fd, b"ours")
+    behind.put("log", before + b"theirs, and longer than ours")
+    assert code(partial(os.fsync, fd)) == errno.ESTALE
+    assert code(partial(os.close, fd)) == errno.ESTALE
+    assert behind.content("log") == before + b"theirs, and longer than ours"
 
 
 def test_a_long_growth_needs_little_room(behind: Behind, mount: Mounted, tmp_path: Path) -> None:

@@ -39,6 +39,10 @@ _RPC_ERROR = re.compile(r'(?:Fatal)?RPCError\("([^"]*)", (".*")\)', re.DOTALL)
 _DATANODE = re.compile(r'ip_addr: \\"([^"\\]*)\\".*?xfer_port: ([0-9]+)')
 
 
+# block_writer.rs; an OperationFailed like many.
+_NO_HSYNC = "hsync is not supported for erasure-coded files"
+
+
 class Translated:
     """Turns what the client raises inside the block into our exceptions; costs 0.4 us, a NameNode call 200."""
 
@@ -70,7 +74,12 @@ class Translated:
         if self._intent == "lookup" and isinstance(translated, errors.InvalidArgumentError):
             # A name that HDFS can't hold (':', bytes that are no UTF-8) is a name that is not there.
             translated = errors.NotFoundError(str(translated))
-        raise translated from error
+        try:
+            raise translated from error
+        finally:
+            # Else the error and this frame keep each other, and a writer that failed, until the garbage is collected:
+            # then the client would stop renewing the lease of the writer that has followed it.
+            del translated, error
 
 
 def _is_panic(error: BaseException) -> bool:
@@ -80,6 +89,8 @@ def _is_panic(error: BaseException) -> bool:
 
 def _translate(error: BaseException, filesystem: str, path: str) -> errors.HdfsFuseError:
     text = str(error)
+    if _NO_HSYNC in text:
+        return errors.UnsupportedError(f"{path!r}: {text}")
     for kind, ours in _BY_TYPE:
         if isinstance(error, kind):
             return ours(f"{path!r}: {text}")

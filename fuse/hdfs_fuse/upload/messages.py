@@ -187,7 +187,7 @@ class Answer(msgspec.Struct, tag=True, frozen=True):
         number: of the request.
         error: name of a class of hdfs_fuse.errors; empty for success.
         message: of the error.
-        mtime_ms: of the file that was published.
+        mtime_ms: of the file that was published, or finished; 0 where that was not restored.
         length_bytes: of the file that was published or that is appended to; of Send: how much has been written.
         stored_bytes: of Send: how much of that stays there whatever happens to this process.
         is_open: whether the session goes on; its file is still to be completed.

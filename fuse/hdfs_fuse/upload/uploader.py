@@ -220,13 +220,15 @@ class Uploader:
     def _finish(self, request: Finish) -> Answer:
         session = self._sessions.pop(request.session)
         session.close()
-        if request.mtime_ms is not None and session.writer is not None:
+        mtime_ms = 0
+        if request.mtime_ms is not None:
             with contextlib.suppress(HdfsFuseError):
                 found = self._backend.status(request.path)
-                # Else it has another path now, which the daemon will see.
-                if found.length_bytes == session.sent_bytes and found.mtime_ms != request.mtime_ms:
-                    self._backend.set_times(request.path, mtime_ms=request.mtime_ms, atime_ms=None)
-        return Answer(request.number)
+                if found.length_bytes == session.sent_bytes:  # else it has another path now, which the daemon will see
+                    if found.mtime_ms != request.mtime_ms:
+                        self._backend.set_times(request.path, mtime_ms=request.mtime_ms, atime_ms=None)
+                    mtime_ms = request.mtime_ms
+        return Answer(request.number, mtime_ms=mtime_ms)
 
     def _abandon(self, request: Abandon) -> Answer:
         self._sessions.pop(request.session)

@@ -112,6 +112,7 @@ class _Process:
         self._process: subprocess.Popen[bytes] | None = None
         self._pending: dict[int, _Waiting] = {}
         self.is_usable = True
+        self.ended_s = float("inf")
         self._ready = trio.Event()  # it has started, or never will
         self.ended = trio.Event()
 
@@ -141,7 +142,7 @@ class _Process:
             return subprocess.Popen(command, pass_fds=[fd], stdin=subprocess.DEVNULL)
 
     def _end(self) -> None:
-        self.is_usable = False
+        self.condemn()
         self._ready.set()
         self.kill()
         self._theirs.close()
@@ -201,6 +202,7 @@ class _Process:
     def condemn(self) -> None:
         """Ask it for nothing more; it is killed when the others that wait for it have their answers."""
         self.is_usable = False
+        self.ended_s = min(self.ended_s, trio.current_time())
 
     def kill(self) -> None:
         """End it at once, whatever it hangs in."""
@@ -238,6 +240,11 @@ class Session:
     def is_usable(self) -> bool:
         """Whether its process is."""
         return self.process.is_usable
+
+    @property
+    def ended_s(self) -> float:
+        """When its process was given up, on trio's clock; infinite before."""
+        return self.process.ended_s
 
 
 class Uploads:
@@ -316,14 +323,14 @@ class Uploads:
         """
         return await session.process.request(lambda number: Send(number, session.number, content, durable))
 
-    async def finish(self, session: Session, path: str, mtime_ms: int | None) -> None:
+    async def finish(self, session: Session, path: str, mtime_ms: int | None) -> Answer:
         """End a session and complete its file, which is at `path`; see messages.Finish.
 
         Raises:
             NotFoundError, BusyError: another client has removed or replaced it. HdfsFuseError: the lease may be left.
         """
         async with self._closing:
-            await session.process.request(lambda number: Finish(number, session.number, path, mtime_ms))
+            return await session.process.request(lambda number: Finish(number, session.number, path, mtime_ms))
 
     async def abandon(self, session: Session, sibling: str) -> None:
         """End a session and remove its sibling, now at that path; never raises: the next writer takes it over."""

@@ -88,7 +88,7 @@ class Completions:
         inode = completing.inode
         path, mtime_ms = self._inodes.path_of(inode), self._stored_mtime_ms(inode)
         try:
-            await self._uploads.finish(session, path, mtime_ms)
+            answer = await self._uploads.finish(session, path, mtime_ms)
         except (NotFoundError, BusyError):
             if self._is_current(completing):
                 self._inodes.detach(inode)  # another client has replaced it: look again
@@ -99,7 +99,7 @@ class Completions:
             if self._is_current(completing):
                 await self._recover_quietly(inode)
         else:
-            if (self._inodes.path_of(inode), self._stored_mtime_ms(inode)) == (path, mtime_ms):
+            if (self._inodes.path_of(inode), self._stored_mtime_ms(inode)) == (path, answer.mtime_ms):
                 self._end(completing)
                 return
         self._restore_time(completing)

@@ -48,7 +48,12 @@ class Draft:
         released: set when there are no writers.
         sibling: directory and hidden name of the file that is going to be published; the directory stays meanwhile.
         sibling_is_ours: whether it is there, begun by this daemon.
+        left_bytes: the length of what was published and may have its name, though the answer was an error.
+        left_s: when the sibling was left without anybody who holds its lease, on trio's clock.
         session: writes the sibling, which is empty. None while `stream` has it.
+        was_completing: whether the file was being completed when its sibling was begun, which changes its time.
+        named: the version that HDFS has under the file's name, as far as this draft knows.
+        tried_bytes: how long that may have become by what was sent behind its end.
         target: what was under the file's name when the sibling was begun.
         stream: sends the front of the file to the sibling.
         may_stream: False once the application has gone back.
@@ -66,11 +71,14 @@ class Draft:
         "is_removed",
         "is_replaced",
         "is_to_check",
+        "left_bytes",
+        "left_s",
         "length_bytes",
         "lock",
         "may_stream",
         "mode",
         "mtime_ms",
+        "named",
         "part",
         "released",
         "session",
@@ -82,6 +90,8 @@ class Draft:
         "tail",
         "tail_is_idle",
         "target",
+        "tried_bytes",
+        "was_completing",
         "writers",
         "xattrs",
     )
@@ -108,6 +118,11 @@ class Draft:
         self.stream: Stream | None = None
         self.may_stream = True
         self.target: FileStatus | None = None
+        self.named = None if base is None else base.status
+        self.was_completing = False
+        self.left_s = float("-inf")
+        self.left_bytes: int | None = None
+        self.tried_bytes = self.stored_bytes
         self.tail: Session | None = None
         self.tail_is_idle = False
 
@@ -119,6 +134,10 @@ class Draft:
         self.length_bytes = stop
         status = self.inode.status
         self.inode.status = replace(status, length_bytes=stop, mtime_ms=time.time_ns() // 1_000_000)
+
+    def held_s(self, now_s: float) -> float:
+        """Until when the lease of the sibling was held, on trio's clock."""
+        return self.left_s if self.session is None else min(now_s, self.session.ended_s)
 
     @property
     def staged_front(self) -> int:

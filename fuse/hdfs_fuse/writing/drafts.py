@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 # The RELEASE of a file that was closed may come after the next OPEN: how long that waits for it, in seconds.
 _RELEASE_PATIENCE_S = 1.0
+# HDFS keeps others out for 60 s after the last renewal of a lease; what was ours is so for a while less, in seconds.
+_LEASE_S = 45.0
 # A file that was stored is mostly closed at once. Else its sibling is begun again, after this time in seconds.
 _RESERVE_AGAIN_S = 0.25
 # How often what could not be published is tried again, in seconds. A file that nothing was appended to for as long is
@@ -95,7 +97,7 @@ class Drafts:
         """Files of a directory that HDFS does not have yet."""
         return [
             draft.inode.status
-            for draft in self._drafts.values()
+            for draft in list(self._drafts.values())  # this runs beside the event loop
             if draft.is_new and not draft.is_removed and draft.inode.parent is directory
         ]
 
@@ -179,16 +181,15 @@ class Drafts:
         if draft.sibling is None:
             draft.sibling = parent, name_while_writing(draft.inode.name)
             parent.children += 1
+        take_over = draft.sibling_is_ours and trio.current_time() - draft.held_s(trio.current_time()) < _LEASE_S
+        draft.was_completing = draft.inode in self._completions
         draft.session = await self._uploads.reserve(
-            self._sibling_path(draft),
-            draft.mode,
-            take_over=draft.sibling_is_ours,
-            target=self._inodes.path_of(draft.inode),
+            self._sibling_path(draft), draft.mode, take_over=take_over, target=self._inodes.path_of(draft.inode)
         )
-        draft.sibling_is_ours = True
         draft.target = draft.session.target
-        if draft.is_to_check:
+        if draft.is_to_check or draft.sibling_is_ours:
             self._check_unchanged(draft)
+        draft.sibling_is_ours = True
 
     def _check_unchanged(self, draft: Draft) -> None:
         """Since the file was stored others could write it, until now.
@@ -196,14 +197,18 @@ class Drafts:
         Raises:
             StaleError: they have: what is written now has no name any more.
         """
-        assert draft.base is not None
-        expected, found = draft.base.status, draft.target
-        is_same = found is not None and found.length_bytes == expected.length_bytes
-        if found is not None and found.mtime_ms != expected.mtime_ms:
-            is_same = is_same and draft.inode in self._completions  # which changes its time for a moment
+        found, expected = draft.target, None if draft.is_new else draft.named
+        if found is None or expected is None:
+            is_same = found is expected
+        else:
+            # Completing it changes its time for a moment.
+            is_same_time = found.mtime_ms == expected.mtime_ms or draft.was_completing
+            is_same = found.length_bytes == expected.length_bytes and is_same_time
         draft.is_to_check = False
-        if not is_same:
-            draft.is_replaced = draft.is_removed = True
+        if not is_same and found is not None and found.length_bytes == draft.left_bytes:
+            draft.is_new, draft.named = False, found  # what was published, though the answer was an error
+        elif not is_same:
+            self._end_replaced(draft)
             raise StaleError(f"{draft.inode.name}: replaced by another client while it was open")
 
     async def _reserve_again(self, draft: Draft) -> None:
@@ -292,13 +297,14 @@ class Drafts:
         if draft.stream is None and self._is_to_stream(draft):
             self._end_tail(draft)
             assert draft.session is not None
+            draft.base_bytes = 0  # all of them have been written over
             draft.stream = Stream(
                 self._uploads,
                 draft.session,
                 draft.staged.path,
                 discard=lambda stop: self._disk.run(draft.staged.discard, stop),
-                reopen=lambda at_least, over_http: self._go_on(
-                    lambda: self._sibling_path(draft), at_least, over_http=over_http
+                reopen=lambda ours, over_http: self._go_on(
+                    lambda: self._sibling_path(draft), lambda: ours, over_http=over_http
                 ),
                 patience_s=self._config.call_deadline_s,
                 config=self._config.staging,
@@ -317,19 +323,28 @@ class Drafts:
 
     def _is_to_stream(self, draft: Draft) -> bool:
         """Whether a file is written anew, and is long."""
-        is_long = draft.stored_bytes < self._config.staging.stream_from_bytes <= draft.staged_front - draft.stored_bytes
-        return is_long and draft.may_stream and not draft.is_removed and draft.session is not None
+        front_bytes, stream_from_bytes = draft.staged_front, self._config.staging.stream_from_bytes
+        is_long = draft.stored_bytes < stream_from_bytes <= front_bytes - draft.stored_bytes
+        is_whole = draft.base_bytes <= front_bytes and draft.part is None
+        return is_long and is_whole and draft.may_stream and not draft.is_removed and draft.session is not None
 
-    async def _go_on(self, path: Callable[[], str], at_least_bytes: int, *, over_http: bool) -> Session:
+    async def _go_on(self, path: Callable[[], str], ours: Callable[[], range], *, over_http: bool) -> Session:
         """Write behind the end of a file of ours whose writer is lost.
 
+        Args:
+            path: where it is.
+            ours: the lengths that it may have, by what was sent to it.
+            over_http: see Uploads.append.
+
         Raises:
-            FileChangedError: the file is too short. HdfsFuseError: it can't be done now.
+            StaleError: it has another one. HdfsFuseError: it can't be done now.
         """
         await self._completions.recover(path())
         session = await self._uploads.append(path(), over_http=over_http)
-        if session.length_bytes < at_least_bytes:
-            raise FileChangedError(f"{path()}: has {session.length_bytes} of {at_least_bytes} bytes that it had")
+        if session.length_bytes not in ours():
+            with contextlib.suppress(HdfsFuseError):
+                await self._uploads.finish(session, path(), None)
+            raise StaleError(f"{path()}: has {session.length_bytes} bytes, which are not ours")
         return session
 
     async def _give_up_stream(self, draft: Draft) -> None:
@@ -342,7 +357,7 @@ class Drafts:
             await self._keep_part(draft, stream)
             await self._reserve(draft)
         else:
-            draft.stream = None
+            draft.stream, draft.left_s = None, trio.current_time()
             draft.session = await self._uploads.reserve(
                 self._sibling_path(draft), draft.mode, take_over=True, replaces=stream.session
             )
@@ -369,6 +384,8 @@ class Drafts:
             raise FileChangedError(f"{path}: has {status.length_bytes} of {stream.discarded_bytes} bytes that it had")
         part = draft.sibling[0], name_of_part()
         await self._calls.run(lambda: self._backend.rename(path, self._inodes.path_in(*part), overwrite=False))
+        self._drop_part(draft)
+        draft.may_stream = False
         draft.part, draft.sibling, draft.sibling_is_ours, draft.stream = part, None, False, None
         self._set_base(draft, status, stream.discarded_bytes)
 
@@ -402,6 +419,8 @@ class Drafts:
             await self._publish(draft, durable=durable)
 
     async def _publish(self, draft: Draft, *, durable: bool) -> None:
+        if draft.is_dirty and draft.is_replaced:
+            raise StaleError(f"{draft.inode.name}: replaced by another client while it was open")
         if not draft.is_dirty or draft.is_removed:
             return
         if self._is_to_append(draft) and await self._append(draft):
@@ -411,16 +430,24 @@ class Drafts:
             if draft.stream.discarded_bytes and await self._publish_stream(draft, draft.stream, durable=durable):
                 return
         await self._reserve(draft)
+        await self._publish_sibling(draft, durable=durable)
+
+    async def _publish_sibling(self, draft: Draft, *, durable: bool) -> None:
+        """Publish what is staged as a whole, but for a base; what has gone out of it need not be sent again."""
         session, sent_bytes = draft.session, 0
-        if draft.stream is not None:
+        if draft.stream is not None and draft.stream.session is not None:
             session, sent_bytes = draft.stream.session, draft.stream.sent_bytes
         draft.session = draft.stream = None
-        publication = self._publication(draft, sent_bytes if session is not None else 0, durable=durable)
+        publication = self._publication(draft, sent_bytes, durable=durable)
         if publication.content.base is not None:
             await self._complete_base(draft)
         self._end_tail(draft)
         self._completions.forget(draft.inode)
-        answer, session = await self._uploads.publish(session, publication)
+        try:
+            answer, session = await self._uploads.publish(session, publication)
+        except HdfsFuseError:
+            draft.left_s, draft.left_bytes = trio.current_time(), publication.content.length_bytes
+            raise
         self._published(draft, answer)
         if draft.writers:
             self._nursery.start_soon(self._reserve_again, draft)
@@ -446,35 +473,37 @@ class Drafts:
     async def _publish_stream(self, draft: Draft, stream: Stream, *, durable: bool) -> bool:
         """Publish what has gone out and is no longer staged. False: that is the base now, and all is to be written."""
         session, stream.session = stream.session, None
+        answer: Answer | None = None
         if session is not None:
             publication = self._publication(draft, stream.sent_bytes, durable=durable)
-            answer: Answer | None = None
             try:
                 answer = await self._uploads.publish_once(session, publication)
             except HdfsFuseError as e:
                 logger.info("%s: not published: %s: %s", publication.target, type(e).__name__, e)
-                answer = await self._published_after_all(publication)
-            if answer is not None:
-                draft.stream = None
-                self._published(draft, answer)
-                return True
+        if answer is None:
+            answer = await self._published_after_all(draft)
+        if answer is not None:
+            draft.stream = None
+            self._published(draft, answer)
+            return True
         await self._keep_part(draft, stream)
         return False
 
-    async def _published_after_all(self, publication: Publication) -> Answer | None:
+    async def _published_after_all(self, draft: Draft) -> Answer | None:
         """What has the name now, if a publication whose answer is an error has given it the name all the same."""
         try:
-            await self._calls.run(self._backend.status, publication.sibling)
+            await self._calls.run(self._backend.status, self._sibling_path(draft))
         except NotFoundError:
-            there = await self._calls.run(self._backend.status, publication.target)
-            if there.length_bytes == publication.content.length_bytes:
+            there = await self._calls.run(self._backend.status, self._inodes.path_of(draft.inode))
+            is_old = draft.target is not None and draft.target.mtime_ms == there.mtime_ms
+            if there.length_bytes == draft.length_bytes and not is_old:
                 return Answer(0, mtime_ms=there.mtime_ms, length_bytes=there.length_bytes)
         return None
 
     def _published(self, draft: Draft, answer: Answer) -> None:
         self._leave_sibling(draft)
         self._drop_part(draft)
-        draft.is_new = False
+        draft.is_new, draft.left_bytes = False, None
         draft.is_to_check = True
         draft.xattrs = {}
         self._metrics.published_bytes += answer.length_bytes
@@ -486,12 +515,13 @@ class Drafts:
         self._metrics.published_count += 1
         draft.is_dirty = False
         draft.mtime_ms = draft.atime_ms = None
-        draft.stored_bytes = length_bytes
+        draft.stored_bytes = draft.tried_bytes = length_bytes
         inode.status = replace(inode.status, length_bytes=length_bytes, mtime_ms=mtime_ms, mode=draft.mode)
         inode.expires_s = trio.current_time() + self._config.metadata_ttl_s
         # What the kernel has is what was written; and who wrote a file has been let in.
         inode.page_cache_version = inode.readable_version = inode.version
         self._set_base(draft, inode.status, length_bytes)
+        draft.named = inode.status
 
     def _leave_sibling(self, draft: Draft) -> None:
         if draft.sibling is not None:
@@ -518,8 +548,12 @@ class Drafts:
                 if tail is None or not tail.is_usable:
                     is_lost = tail is not None or attempt > 0
                     tail = await self._open_tail(draft, is_lost=is_lost, over_http=attempt == _APPEND_ATTEMPTS - 1)
+                draft.tried_bytes = draft.length_bytes
                 await self._uploads.send(tail, draft.content(tail.length_bytes), durable=True)
                 mtime_ms = await self._date_tail(draft)
+            except StaleError:
+                self._end_replaced(draft)
+                raise
             except HdfsFuseError as e:
                 logger.info("%s: not appended to: %s: %s", draft.inode.name, type(e).__name__, e)
             else:
@@ -531,8 +565,18 @@ class Drafts:
         with contextlib.suppress(NotFoundError):
             path = self._inodes.path_of(draft.inode)
             await self._completions.recover(path)
-            self._set_base(draft, await self._calls.run(self._backend.status, path), draft.base_bytes)
+            status = await self._calls.run(self._backend.status, path)
+            if not draft.stored_bytes <= status.length_bytes <= draft.tried_bytes:
+                self._end_replaced(draft)
+                raise StaleError(f"{path}: has {status.length_bytes} bytes, which are not ours")
+            self._set_base(draft, status, draft.base_bytes)
+            draft.named = status
         return False
+
+    def _end_replaced(self, draft: Draft) -> None:
+        """Another client has changed the file: what is written has no name any more."""
+        draft.is_replaced = draft.is_removed = True
+        self._inodes.detach(draft.inode)
 
     async def _date_tail(self, draft: Draft) -> int:
         """Give a file that was appended to its time, since HDFS does so only when it is completed; that time."""
@@ -544,13 +588,13 @@ class Drafts:
     async def _open_tail(self, draft: Draft, *, is_lost: bool, over_http: bool) -> Session:
         """A session behind the end of what HDFS has; `is_lost` says that one of ours may hold the lease."""
         if is_lost:
-            path = self._inodes.path_of(draft.inode)
-            return await self._go_on(lambda: path, draft.stored_bytes, over_http=over_http)
+            path, ours = self._inodes.path_of(draft.inode), range(draft.stored_bytes, draft.tried_bytes + 1)
+            return await self._go_on(lambda: path, lambda: ours, over_http=over_http)
         await self._completions.wait(draft.inode)
         session = await self._uploads.append(self._inodes.path_of(draft.inode))
         if session.length_bytes != draft.stored_bytes:
             self._completions.start(draft.inode, session)
-            raise FileChangedError(f"{draft.inode.name}: has {session.length_bytes} bytes, not {draft.stored_bytes}")
+            raise StaleError(f"{draft.inode.name}: has {session.length_bytes} bytes, not {draft.stored_bytes}")
         return session
 
     def _end_tail(self, draft: Draft) -> None:
@@ -616,14 +660,13 @@ class Drafts:
 
         Args:
             draft: the file's.
-            remove_stored: removes what HDFS has of the file; when that fails the draft goes on.
+            remove_stored: removes or replaces what HDFS has of the file; when that fails the draft goes on.
         """
         async with draft.lock:
             if draft.stream is not None and draft.stream.discarded_bytes and draft.inode.opens:
                 await draft.stream.close()
                 await self._keep_part(draft, draft.stream)
-            if not draft.is_new:
-                await remove_stored()
+            await remove_stored()
             draft.is_removed = True
             self._end_tail(draft)
             await self._abandon(draft)
@@ -641,6 +684,11 @@ class Drafts:
         async with draft.lock:
             await self._publish(draft, durable=False)
             await then()
+            # What keeps others out depends on the name.
+            await self._abandon(draft)
+            draft.is_to_check = True
+            if draft.writers:
+                self._nursery.start_soon(self._reserve_again, draft)
 
     async def set_mode(self, draft: Draft, mode: int, store: Callable[[], Awaitable[object]]) -> None:
         """Change permission bits, with `store` in HDFS too if the file is there."""
@@ -661,6 +709,7 @@ class Drafts:
             await store()
             if draft.base is not None and mtime_ms is not None:
                 self._set_base(draft, replace(draft.base.status, mtime_ms=mtime_ms), draft.base_bytes)
+                draft.named = draft.base.status
 
     async def watch(self) -> None:
         """Try again to publish what nobody has open and HDFS did not take."""

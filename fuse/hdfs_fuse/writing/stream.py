@@ -35,7 +35,7 @@ class Stream:
         session: Session,
         staged_path: str,
         discard: Callable[[int], Awaitable[object]],
-        reopen: Callable[[int, bool], Awaitable[Session]],
+        reopen: Callable[[range, bool], Awaitable[Session]],
         patience_s: float,
         config: StagingConfig,
         nursery: trio.Nursery,
@@ -47,8 +47,8 @@ class Stream:
             session: of the sibling, which is empty.
             staged_path: where the bytes are.
             discard: lets go of the staged bytes before an offset.
-            reopen: gives a session that goes on behind what the sibling has, which is at least so many bytes; by
-                a DataNode (WebHDFS) if the flag is set.
+            reopen: gives a session that goes on behind what the sibling has, which is one of these lengths; by a
+                DataNode (WebHDFS) if the flag is set.
             patience_s: how long to go on trying where nothing succeeds, in seconds.
             config: how much to keep staged.
             nursery: where this works.
@@ -133,7 +133,7 @@ class Stream:
         self._failures += 1
         while not self._is_closing and trio.current_time() < self._until_s:
             try:
-                session = await self._reopen(self.discarded_bytes, self._failures > 1)
+                session = await self._reopen(range(self.discarded_bytes, self.claimed_bytes + 1), self._failures > 1)
             except HdfsFuseError as e:
                 logger.info("not sent again yet: %s: %s", type(e).__name__, e)
                 self._failures += 1
