@@ -154,7 +154,7 @@ def test_blocks_that_are_lost(limited: LocalHdfs, mount: Mounted, tmp_path: Path
 def test_a_namenode_that_is_gone(tmp_path: Path) -> None:
     with (
         LocalHdfs() as hdfs,
-        mounted_writable(hdfs.uri, tmp_path, hadoop_conf_dir=str(hdfs.conf_dir), call_deadline_s=4.0) as mount,
+        mounted_writable(hdfs.uri, tmp_path, hadoop_conf_dir=str(hdfs.conf_dir), call_deadline_s=12.0) as mount,
     ):
         hdfs.kill_namenode()
         assert code(partial(os.stat, mount.path / "file")) == errno.EIO
