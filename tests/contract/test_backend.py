@@ -233,7 +233,7 @@ def test_bytes_beyond_the_end_are_an_error(adapter: Adapter, backend: Backend) -
         with pytest.raises(errors.ShortReadError):
             reader.read(start, stop)
         with pytest.raises(errors.ShortReadError):
-            reader.stream(start, stop)
+            list(reader.stream(start, stop))
     for start, stop in [(-1, 1), (2, 1)]:
         with pytest.raises(errors.InvalidArgumentError):
             reader.read(start, stop)
