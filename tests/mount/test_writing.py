@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from hdfs_fuse.hidden import name_while_writing
 
 from tests.mount.behind import Behind, code
 from tests.mount.local import KIB, MIB, Mounted, mounted_writable
@@ -306,6 +307,17 @@ def test_what_a_dead_writer_left_goes_with_a_listing(behind: Behind, mount: Moun
     behind.remove(new)
 
 
+def test_a_writer_that_goes_while_it_is_looked_at_whether_it_is_dead(behind: Behind, mount: Mounted) -> None:
+    sibling = name_while_writing("file")
+    behind.put(sibling, b"")
+    opened = threading.Thread(target=lambda: (mount.path / "file").write_bytes(b"ours"))
+    opened.start()
+    time.sleep(0.3)  # it watches now; where that is later, it finds nothing, and is right too
+    behind.remove(sibling)
+    opened.join()
+    assert behind.content("file") == b"ours"
+
+
 def test_a_log_that_is_rotated_while_it_is_open(behind: Behind, mount: Mounted, tmp_path: Path) -> None:
     with (mount.path / "log").open("wb", buffering=0) as old:
         old.write(b"one")
@@ -340,7 +352,9 @@ def test_a_file_that_another_node_replaced_while_it_was_open(behind: Behind, mou
         behind.put("log", b"another")
         for _ in range(2):
             assert code(lambda: log.write(b"two")) == errno.ESTALE
-    assert behind.content("log") == b"another"
+        assert behind.content("log") == b"another"
+        (mount.path / "log").write_bytes(b"again")  # what was open of the other one keeps nobody out
+    assert behind.content("log") == b"again"
 
 
 def test_what_hdfs_has_none_of(mount: Mounted) -> None:

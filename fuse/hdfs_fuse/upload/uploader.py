@@ -180,8 +180,8 @@ class Uploader:
         try:
             writer = self._backend.create(request.sibling, mode=request.mode, overwrite=request.take_over)
         except AlreadyExistsError:
-            self._wait_until_abandoned(request.sibling)
-            writer = self._backend.create(request.sibling, mode=request.mode, overwrite=True)
+            is_left = self._is_left(request.sibling)
+            writer = self._backend.create(request.sibling, mode=request.mode, overwrite=is_left)
         target = None
         if request.target:
             try:
@@ -199,17 +199,22 @@ class Uploader:
         except NotFoundError:
             return None
 
-    def _wait_until_abandoned(self, sibling: str) -> None:
-        """Make sure that a sibling which is complete is not just about to get its name.
+    def _is_left(self, sibling: str) -> bool:
+        """Whether a sibling which is complete was left by a crash; False when it goes: it gets its name, or is removed.
 
         Raises:
-            BusyError: something happens to it.
+            BusyError: something else happens to it.
         """
         before = self._status_or_none(sibling)
         for _ in range(_ABANDONED_POLLS):
+            if before is None:
+                break
             time.sleep(_ABANDONED_S / _ABANDONED_POLLS)
-            if self._status_or_none(sibling) != before:
+            found = self._status_or_none(sibling)
+            if found is not None and found != before:
                 raise BusyError(f"{sibling}: another client is writing this file")
+            before = found
+        return before is not None
 
     def _append(self, request: Append) -> Answer:
         writer = None if request.over_http else self._backend.append(request.path)

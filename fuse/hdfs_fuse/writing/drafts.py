@@ -188,10 +188,11 @@ class Drafts:
         )
         draft.target = draft.session.target
         if draft.is_to_check or draft.sibling_is_ours:
-            self._check_unchanged(draft)
+            draft.sibling_is_ours = True
+            await self._check_unchanged(draft)
         draft.sibling_is_ours = True
 
-    def _check_unchanged(self, draft: Draft) -> None:
+    async def _check_unchanged(self, draft: Draft) -> None:
         """Since the file was stored others could write it, until now.
 
         Raises:
@@ -208,7 +209,7 @@ class Drafts:
         if not is_same and found is not None and found.length_bytes == draft.left_bytes:
             draft.is_new, draft.named = False, found  # what was published, though the answer was an error
         elif not is_same:
-            self._end_replaced(draft)
+            await self._end_replaced(draft)
             raise StaleError(f"{draft.inode.name}: replaced by another client while it was open")
 
     async def _reserve_again(self, draft: Draft) -> None:
@@ -552,7 +553,7 @@ class Drafts:
                 await self._uploads.send(tail, draft.content(tail.length_bytes), durable=True)
                 mtime_ms = await self._date_tail(draft)
             except StaleError:
-                self._end_replaced(draft)
+                await self._end_replaced(draft)
                 raise
             except HdfsFuseError as e:
                 logger.info("%s: not appended to: %s: %s", draft.inode.name, type(e).__name__, e)
@@ -567,16 +568,17 @@ class Drafts:
             await self._completions.recover(path)
             status = await self._calls.run(self._backend.status, path)
             if not draft.stored_bytes <= status.length_bytes <= draft.tried_bytes:
-                self._end_replaced(draft)
+                await self._end_replaced(draft)
                 raise StaleError(f"{path}: has {status.length_bytes} bytes, which are not ours")
             self._set_base(draft, status, draft.base_bytes)
             draft.named = status
         return False
 
-    def _end_replaced(self, draft: Draft) -> None:
-        """Another client has changed the file: what is written has no name any more."""
+    async def _end_replaced(self, draft: Draft) -> None:
+        """Another client has changed the file: what is written has no name any more, and others may write it."""
         draft.is_replaced = draft.is_removed = True
         self._inodes.detach(draft.inode)
+        await self._abandon(draft)
 
     async def _date_tail(self, draft: Draft) -> int:
         """Give a file that was appended to its time, since HDFS does so only when it is completed; that time."""
