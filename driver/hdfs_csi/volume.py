@@ -255,8 +255,8 @@ def _location(values: Mapping[str, object]) -> Location:
 def _mount_config(options: Mapping[str, object]) -> MountConfig:
     cache = {field.removeprefix("cache."): value for field, value in options.items() if field.startswith("cache.")}
     rest = {field: value for field, value in options.items() if not field.startswith("cache.")}
-    # Pods rarely run as root, and FUSE keeps everybody else out by default.
-    fields = {"allow_other": True, **rest, "cache": cache}
+    # Pods rarely run as root, and FUSE keeps everybody else out by default. A node's user names are not theirs.
+    fields = {"allow_other": True, "uid": 0, "gid": 0, **rest, "cache": cache}
     try:
         return msgspec.convert(fields, MountConfig)
     except InvalidArgumentError as e:

@@ -4,9 +4,7 @@ A file that is removed, or replaced by a rename, while it is open gets a hidden 
 delete its blocks, and who has it open may go on reading, as on a local disk.
 """
 
-import grp
 import logging
-import pwd
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
@@ -251,15 +249,16 @@ class Changes:
         Raises:
             AlreadyExistsError, DirectoryNotEmptyError, IsDirectoryError, NotDirectoryError: of the target.
         """
-        target_path = self.path_for(new_parent, new_name)
-        source_path = self._inodes.path_in(parent, name)
+        self.path_for(new_parent, new_name)  # where HDFS has no such names, nothing is begun
         inode = self._inodes.find(parent, name)
-        target = self._inodes.find(new_parent, new_name)
 
         async def rename_stored() -> None:
+            # A directory above may have been renamed while this waited.
+            source_path, target_path = self._inodes.path_in(parent, name), self.path_for(new_parent, new_name)
             await self._calls.run(lambda: self._backend.rename(source_path, target_path, overwrite=overwrite))
 
         async def move() -> None:
+            target = self._inodes.find(new_parent, new_name)
             if target is not None and target is not inode and target.status.kind is FileKind.FILE:
                 if not overwrite:
                     raise AlreadyExistsError(f"{new_name}: is there")
@@ -320,37 +319,35 @@ class Changes:
 
     async def set_mode(self, inode: Inode, mode: int) -> None:
         """Change the permission bits."""
-        path = self._inodes.path_of(inode)
 
         async def store() -> None:
-            await self._calls.run(self._backend.set_mode, path, mode)
+            await self._calls.run(self._backend.set_mode, self._inodes.path_of(inode), mode)
 
         draft = self._drafts.of(inode)
         await (store() if draft is None else self._drafts.set_mode(draft, mode, store))
         inode.status = replace(inode.status, mode=mode)
 
-    async def set_owner(self, inode: Inode, uid: int | None, gid: int | None) -> None:
-        """Change owner and group. HDFS knows names, so the ids must have some here.
+    async def set_owner(self, inode: Inode, names: Callable[[], tuple[str | None, str | None]]) -> None:
+        """Change owner and group, whose names `names` gives, blocking; None leaves one as it is.
 
         Raises:
-            InvalidArgumentError: nobody has that id here. PermissionDeniedError: only HDFS's superuser may.
+            InvalidArgumentError: there is no such name. PermissionDeniedError: only HDFS's superuser may; who owns a
+            file may give it to a group of his own.
         """
-        try:
-            owner = None if uid is None else pwd.getpwuid(uid).pw_name
-            group = None if gid is None else grp.getgrgid(gid).gr_name
-        except KeyError as e:
-            raise InvalidArgumentError(f"{inode.name}: {e.args[0]}, and HDFS knows names only") from None
-        if (draft := self._drafts.of(inode)) is not None:
-            await self._drafts.publish(draft)
-        path = self._inodes.path_of(inode)
-        await self._calls.run(self._backend.set_owner, path, owner, group)
+        owner, group = await self._calls.run(names)
+
+        async def store() -> None:
+            await self._calls.run(self._backend.set_owner, self._inodes.path_of(inode), owner, group)
+
+        draft = self._drafts.of(inode)
+        await (store() if draft is None else self._drafts.set_owner(draft, store))
         inode.status = replace(inode.status, owner=owner or inode.status.owner, group=group or inode.status.group)
 
     async def set_times(self, inode: Inode, mtime_ms: int | None, atime_ms: int | None) -> None:
         """Change times, to the millisecond."""
-        path = self._inodes.path_of(inode)
 
         async def store() -> None:
+            path = self._inodes.path_of(inode)
             await self._calls.run(lambda: self._backend.set_times(path, mtime_ms=mtime_ms, atime_ms=atime_ms))
 
         before = inode.status

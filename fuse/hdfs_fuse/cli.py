@@ -138,8 +138,8 @@ def main(verbose: bool) -> None:
 )
 @click.option("--staging-size", type=ByteSize(), default="10GiB", show_default=True,
               help="Most that all mounts of the node keep there.")  # fmt: skip
-@click.option("--uid", type=int, help="Owner that files show.  [default: yours]")
-@click.option("--gid", type=int, help="Group that files show.  [default: yours]")
+@click.option("--uid", type=int, help="Owner that all files show.  [default: each file's own]")
+@click.option("--gid", type=int, help="Group that all files show.  [default: each file's own]")
 @click.option("--umask", default="000", show_default=True, help="Permission bits that files do not show, octal.")
 @click.option("--allow-other", is_flag=True, help="Let other users in.")
 @click.option("--metadata-ttl", "metadata_ttl_s", type=float, default=60.0, show_default=True, metavar="SECONDS",

@@ -71,7 +71,7 @@ class MountConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         hadoop_properties: Hadoop keys that override those files.
         user: identity under simple authentication; None takes HADOOP_USER_NAME, then the process's user.
         read_only: whether changes are refused; else `staging` is needed.
-        uid, gid: owner and group that files show; None shows the daemon's own.
+        uid, gid: owner and group that all files show; None shows each file's own, as far as this node knows the name.
         umask: permission bits taken away from what files show.
         allow_other: whether other users than the mounting one may enter (pods that are not root need it).
         metadata_ttl_s: how long attributes, names and absences may be believed, in seconds.

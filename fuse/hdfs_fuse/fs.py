@@ -449,7 +449,7 @@ class Filesystem:
                 return await self._open_created(parent, name, known.status, flags)
             self.inodes.detach(known)
         now_ms = time.time_ns() // 1_000_000
-        new = FileStatus(name, FileKind.FILE, 0, mode & 0o1777, effective_user(), "", now_ms, now_ms)
+        new = FileStatus(name, FileKind.FILE, 0, mode & 0o1777, effective_user(), parent.status.group, now_ms, now_ms)
         inode = self.inodes.remember(parent, name, new, self._expiry_s())
         try:
             draft = await drafts.begin_new(inode)

@@ -23,6 +23,7 @@ from hdfs_fuse.errors import HdfsFuseError, InvalidArgumentError, errno_of
 from hdfs_fuse.fs import NEGATIVE_TTL_S, Filesystem
 from hdfs_fuse.inodes import Inode
 from hdfs_fuse.metrics import Metrics
+from hdfs_fuse.owners import Owners
 
 logger = logging.getLogger(__name__)
 
@@ -77,8 +78,7 @@ class Operations(pyfuse3.Operations):
         self._fs = fs
         self.metrics = metrics
         self._on_init = on_init
-        self._uid = os.getuid() if config.uid is None else config.uid
-        self._gid = os.getgid() if config.gid is None else config.gid
+        self._owners = Owners(config.uid, config.gid)
         self._mode_mask = ~config.umask
         self._is_read_only = config.read_only
         self._ttl_s = config.metadata_ttl_s
@@ -107,7 +107,7 @@ class Operations(pyfuse3.Operations):
     async def lookup(self, parent_inode: int, name: bytes, ctx: object) -> pyfuse3.EntryAttributes:  # noqa: ARG002
         """FUSE_LOOKUP."""
         try:
-            return self._attributes(await self._fs.lookup(parent_inode, os.fsdecode(name)))
+            return await self._attributes(await self._fs.lookup(parent_inode, os.fsdecode(name)))
         except HdfsFuseError as e:
             if errno_of(e) != errno.ENOENT:
                 raise
@@ -119,7 +119,7 @@ class Operations(pyfuse3.Operations):
     @guarded("lookup_latency")
     async def getattr(self, inode: int, ctx: object) -> pyfuse3.EntryAttributes:  # noqa: ARG002
         """FUSE_GETATTR."""
-        return self._attributes(await self._fs.getattr(inode))
+        return await self._attributes(await self._fs.getattr(inode))
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         """FUSE_FORGET."""
@@ -158,24 +158,25 @@ class Operations(pyfuse3.Operations):
         directory = self._fs.directory(fh)
         offset = start_id
         while offset < 2:
-            attributes = self._name_only(self._attributes(directory.inode), directory.inode.number)
+            attributes = self._name_only(await self._attributes(directory.inode), directory.inode.number)
             if not pyfuse3.readdir_reply(token, b"." * (offset + 1), attributes, offset + 1):
                 return
             offset += 1
         status = await directory.entry(offset - 2)
-        while status is not None and self._reply_entry(directory, token, status, offset + 1):
+        while status is not None and await self._reply_entry(directory, token, status, offset + 1):
             offset += 1
             # What is fetched already fills the kernel's buffer; more is fetched when it asks again.
             status = directory.peek(offset - 2)
 
-    def _reply_entry(self, directory: Any, token: pyfuse3.ReaddirToken, status: FileStatus, next_id: int) -> bool:
+    async def _reply_entry(self, directory: Any, token: pyfuse3.ReaddirToken, status: FileStatus, next_id: int) -> bool:
         name = os.fsencode(status.name)
         if self._can_hide_node_ids and not self._fs.has_room_for_inodes:
             self._fs.note_listed(directory, status)
+            await self._owners.learn(status)
             attributes = self._name_only(self._fill(pyfuse3.EntryAttributes(), status), _UNNUMBERED + next_id)
             return pyfuse3.readdir_reply(token, name, attributes, next_id)
         inode = self._fs.enter(directory, status)
-        if pyfuse3.readdir_reply(token, name, self._attributes(inode), next_id):
+        if pyfuse3.readdir_reply(token, name, await self._attributes(inode), next_id):
             return True
         self._fs.forget(inode.number, 1)
         return False
@@ -204,7 +205,7 @@ class Operations(pyfuse3.Operations):
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
         """FUSE_CREATE."""
         handle, inode = await self._fs.create(parent_inode, os.fsdecode(name), mode, flags)
-        return pyfuse3.FileInfo(fh=handle), self._attributes(inode)
+        return pyfuse3.FileInfo(fh=handle), await self._attributes(inode)
 
     @guarded("read_latency")
     async def read(self, fh: int, off: int, size: int) -> bytes | memoryview:  # type: ignore[override]
@@ -254,20 +255,22 @@ class Operations(pyfuse3.Operations):
             await self._fs.truncate(node, attr.st_size)
         if fields.update_mode:
             await changes.set_mode(node, attr.st_mode & 0o1777)
-        uid = attr.st_uid if fields.update_uid and attr.st_uid != self._uid else None
-        gid = attr.st_gid if fields.update_gid and attr.st_gid != self._gid else None
+        await self._owners.learn(node.status)
+        shown_uid, shown_gid = self._owners.ids_of(node.status)
+        uid = attr.st_uid if fields.update_uid and attr.st_uid != shown_uid else None
+        gid = attr.st_gid if fields.update_gid and attr.st_gid != shown_gid else None
         if uid is not None or gid is not None:
-            await changes.set_owner(node, uid, gid)
+            await changes.set_owner(node, functools.partial(self._owners.names_of, uid, gid))
         mtime_ms = attr.st_mtime_ns // 1_000_000 if fields.update_mtime else None
         atime_ms = attr.st_atime_ns // 1_000_000 if fields.update_atime else None
         if mtime_ms is not None or atime_ms is not None:
             await changes.set_times(node, mtime_ms, atime_ms)
-        return self._attributes(node)
+        return await self._attributes(node)
 
     @guarded("change_latency")
     async def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: object) -> pyfuse3.EntryAttributes:  # noqa: ARG002
         """FUSE_MKDIR."""
-        return self._attributes(await self._fs.make_directory(parent_inode, os.fsdecode(name), mode & 0o1777))
+        return await self._attributes(await self._fs.make_directory(parent_inode, os.fsdecode(name), mode & 0o1777))
 
     @guarded("change_latency")
     async def rmdir(self, parent_inode: int, name: bytes, ctx: object) -> None:  # noqa: ARG002
@@ -316,7 +319,7 @@ class Operations(pyfuse3.Operations):
             await self._fs.publish(handle, durable=False)
         finally:
             await self._fs.release(handle)
-        return self._attributes(inode)
+        return await self._attributes(inode)
 
     @guarded()
     async def symlink(self, parent_inode: int, name: bytes, target: bytes, ctx: object) -> pyfuse3.EntryAttributes:  # noqa: ARG002
@@ -352,7 +355,8 @@ class Operations(pyfuse3.Operations):
 
     # --- encoding ---
 
-    def _attributes(self, inode: Inode) -> pyfuse3.EntryAttributes:
+    async def _attributes(self, inode: Inode) -> pyfuse3.EntryAttributes:
+        await self._owners.learn(inode.status)
         attributes = self._fill(pyfuse3.EntryAttributes(), inode.status)
         attributes.st_ino = inode.number
         # Not a full lifetime: what we have believed for a while the kernel may believe only for the rest.
@@ -362,8 +366,7 @@ class Operations(pyfuse3.Operations):
     def _fill(self, attributes: pyfuse3.EntryAttributes, status: FileStatus) -> pyfuse3.EntryAttributes:
         mtime_ns = status.mtime_ms * 1_000_000
         attributes.st_mode = _FILE_TYPES[status.kind] | (status.mode & self._mode_mask)
-        attributes.st_uid = self._uid
-        attributes.st_gid = self._gid
+        attributes.st_uid, attributes.st_gid = self._owners.ids_of(status)
         attributes.st_size = status.length_bytes
         attributes.st_blocks = (status.length_bytes + 511) // 512
         attributes.st_mtime_ns = attributes.st_ctime_ns = mtime_ns

@@ -410,6 +410,25 @@ def content(backend: Backend, path: str) -> bytes:
     return reader.read(0, reader.length_bytes)
 
 
+def test_copy_attributes(adapter: Adapter, writable: Backend) -> None:
+    source, target = f"{adapter.root}/source", f"{adapter.root}/target"
+    owner, group = ("daemon", "daemon") if adapter.name.endswith("local") else ("alice", "data")
+    adapter.put(source, b"old")
+    writable.set_owner(source, owner, group)
+    adapter.put(target, b"new")
+    for _ in range(2):
+        writable.copy_attributes(source, target)
+        found = writable.status(target)
+        assert (found.mode, found.length_bytes) == (0o644, 3)
+        if adapter.is_exact:
+            assert (found.owner, found.group) == (owner, group)
+    for missing in (source, target):
+        assert writable.delete(missing, recursive=False)
+        with pytest.raises(errors.NotFoundError):
+            writable.copy_attributes(source, target)
+        adapter.put(missing, b"again")
+
+
 def test_create_write_and_close(adapter: Adapter, writable: Backend) -> None:
     path = f"{adapter.root}/file"
     umask = os.umask(0o077)

@@ -17,7 +17,6 @@ from tests.faults.test_writing_faults import (
     DEADLINE_S,
     cluster,
     hdfs,
-    stored,
     stored_or_kept,
     uploader_pid,
     wait_until_stored,
@@ -111,5 +110,5 @@ def test_a_log(hdfs: LocalHdfs, hdfs_dir: str, mount: Mounted, fault: Fault) -> 
                 fault(hdfs)
             os.fsync(log.fileno())
             if number == 10:
-                assert stored(hdfs, hdfs_dir)["log"] == b"".join(lines[: number + 1])
+                assert hdfs.fetch(hdfs_dir)["log"] == b"".join(lines[: number + 1])
     wait_until_stored(hdfs, hdfs_dir, {"log": b"".join(lines)})

@@ -4,7 +4,6 @@ import contextlib
 import errno
 import os
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -55,13 +54,6 @@ def mount(hdfs: LocalHdfs, hdfs_dir: str, tmp_path: Path) -> Iterator[Mounted]:
         assert "Traceback" not in made.log.read_text()
 
 
-def stored(hdfs: LocalHdfs, directory: str) -> dict[str, bytes]:
-    """What Hadoop's own client reads, by name."""
-    with tempfile.TemporaryDirectory() as local:
-        hdfs.fs_shell("-get", directory, f"{local}/got")
-        return {path.name: path.read_bytes() for path in Path(local, "got").iterdir()}
-
-
 def write_all(mount: Mounted, count: int, threads: int = 4) -> dict[str, bytes]:
     """Create small files, and one of several HDFS blocks."""
     files = {f"file{number}": os.urandom(4096) for number in range(count)} | {"large": CONTENT}
@@ -86,7 +78,7 @@ def stored_or_kept() -> Iterator[None]:
 
 def wait_until_stored(hdfs: LocalHdfs, directory: str, files: dict[str, bytes]) -> None:
     wait_until(lambda: sorted(names(hdfs, directory)) == sorted(files), "all files are stored", timeout_s=120)
-    assert stored(hdfs, directory) == files
+    assert hdfs.fetch(directory) == files
 
 
 def uploader_pid() -> int:
@@ -106,7 +98,7 @@ def command(pid: int) -> bytes:
 def test_a_dead_datanode_that_the_namenode_still_names(hdfs: LocalHdfs, hdfs_dir: str, mount: Mounted) -> None:
     hdfs.kill_datanode(1)
     files = write_all(mount, 60)
-    assert stored(hdfs, hdfs_dir) == files
+    assert hdfs.fetch(hdfs_dir) == files
 
 
 def test_a_hung_datanode(hdfs: LocalHdfs, hdfs_dir: str, mount: Mounted) -> None:
@@ -163,7 +155,7 @@ def test_the_namenode_is_restarted_while_a_file_is_written(hdfs: LocalHdfs, hdfs
         starting.start()
     starting.join()
     hdfs.wait_ready()
-    assert stored(hdfs, hdfs_dir) == {"file": b"onetwo"}
+    assert hdfs.fetch(hdfs_dir) == {"file": b"onetwo"}
 
 
 def test_who_unmounts_waits_for_a_hung_namenode(hdfs: LocalHdfs, hdfs_dir: str, mount: Mounted) -> None:
@@ -182,7 +174,7 @@ def test_who_unmounts_waits_for_a_hung_namenode(hdfs: LocalHdfs, hdfs_dir: str, 
     assert not daemon.alive()
     with pytest.raises(OSError, match=os.strerror(errno.ENOTCONN)):
         os.close(left_open)
-    assert stored(hdfs, hdfs_dir) == {"file": b"content"}
+    assert hdfs.fetch(hdfs_dir) == {"file": b"content"}
 
 
 def test_safe_mode(hdfs: LocalHdfs, hdfs_dir: str, mount: Mounted) -> None:
@@ -207,7 +199,7 @@ def test_safe_mode(hdfs: LocalHdfs, hdfs_dir: str, mount: Mounted) -> None:
         hdfs.dfsadmin("-safemode", "leave")
     os.fsync(fd)
     os.close(fd)
-    assert stored(hdfs, hdfs_dir) == {"first": b"x", "file": b"kept"}
+    assert hdfs.fetch(hdfs_dir) == {"first": b"x", "file": b"kept"}
 
 
 def test_what_close_could_not_store_is_stored_later(hdfs: LocalHdfs, hdfs_dir: str, mount: Mounted) -> None:
@@ -222,7 +214,7 @@ def test_what_close_could_not_store_is_stored_later(hdfs: LocalHdfs, hdfs_dir: s
         hdfs.resume_namenode()
     wait_until(lambda: "file" in names(hdfs, hdfs_dir), "the file is stored", timeout_s=90)
     assert (mount.path / "file").read_bytes() == b"kept"
-    assert stored(hdfs, hdfs_dir) == {"file": b"kept"}
+    assert hdfs.fetch(hdfs_dir) == {"file": b"kept"}
 
 
 # ---- the uploader
@@ -242,7 +234,7 @@ def test_an_uploader_dies(hdfs: LocalHdfs, hdfs_dir: str, mount: Mounted) -> Non
     wait_until(
         lambda: all(client.read(f"{hdfs_dir}/{name}").size == 4096 for name in files), "all are complete", timeout_s=60
     )
-    assert stored(hdfs, hdfs_dir) == files
+    assert hdfs.fetch(hdfs_dir) == files
 
 
 def test_an_uploader_hangs(hdfs: LocalHdfs, hdfs_dir: str, mount: Mounted) -> None:
@@ -250,7 +242,7 @@ def test_an_uploader_hangs(hdfs: LocalHdfs, hdfs_dir: str, mount: Mounted) -> No
     with (mount.path / "file").open("wb", buffering=0) as file:
         file.write(b"one")
         os.kill(uploader_pid(), signal.SIGSTOP)
-    assert stored(hdfs, hdfs_dir) == {"first": b"x", "file": b"one"}
+    assert hdfs.fetch(hdfs_dir) == {"first": b"x", "file": b"one"}
 
 
 def test_a_node_that_crashed_keeps_nobody_out_for_long(
@@ -279,4 +271,4 @@ def test_a_node_that_crashed_keeps_nobody_out_for_long(
     wait_until(may_write, "HDFS's soft limit of a lease, 60 s, is over", timeout_s=150)
     with (mount.path / "file").open("ab") as file:
         file.write(b" and new")
-    assert stored(hdfs, hdfs_dir) == {"file": b"old and new"}
+    assert hdfs.fetch(hdfs_dir) == {"file": b"old and new"}

@@ -48,6 +48,14 @@ class Behind:
         writer.write(data)
         writer.close()
 
+    def owner(self, name: str) -> tuple[str, str]:
+        """Owner and group."""
+        found = self._backend.status(f"{self._root}/{name}")
+        return found.owner, found.group
+
+    def set_owner(self, name: str, owner: str, group: str) -> None:
+        self._backend.set_owner(f"{self._root}/{name}", owner, group)
+
     def set_mtime_ms(self, name: str, mtime_ms: int) -> None:
         self._backend.set_times(f"{self._root}/{name}", mtime_ms=mtime_ms, atime_ms=None)
 

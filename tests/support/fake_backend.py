@@ -276,6 +276,14 @@ class FakeBackend:
         self._disk.replace_status(path, replace(status, owner=owner or status.owner, group=group or status.group))
         self._disk.left("set_owner")
 
+    def copy_attributes(self, source: str, target: str) -> None:
+        """See base.Backend."""
+        self._disk.entered("copy_attributes")
+        old, new = self._disk.find(source).status, self._disk.find(target).status
+        copied = replace(new, owner=old.owner, group=old.group, replication=old.replication)
+        self._disk.replace_status(target, copied)
+        self._disk.left("copy_attributes")
+
     def write_file(self, path: str, data: bytes) -> None:
         """See base.Backend."""
         self._disk.entered("write_file")

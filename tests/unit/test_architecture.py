@@ -15,7 +15,7 @@ SOURCES = {"hdfs_fuse": ROOT / "fuse", "hdfs_csi": ROOT / "driver"}
 LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "config", "metrics", "handover", "logs", "turns", "workers", "hidden", "extents"}),
     frozenset({"backend"}),
-    frozenset({"prefetch", "inodes", "calls", "cache", "upload"}),
+    frozenset({"prefetch", "inodes", "calls", "cache", "upload", "owners"}),
     frozenset({"open_file"}),
     frozenset({"reader", "writing"}),
     frozenset({"small_reader", "block_reader"}),

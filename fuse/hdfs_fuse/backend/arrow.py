@@ -132,6 +132,10 @@ class _ChangesElsewhere:
             raise errors.UnsupportedError(f"{path}: backend pyarrow does not write; use hdfs-native")
         return self._other
 
+    def copy_attributes(self, source: str, target: str) -> None:
+        """See base.Backend."""
+        self._writable(target).copy_attributes(source, target)
+
     def write_file(self, path: str, data: bytes) -> None:
         """See base.Backend."""
         self._writable(path).write_file(path, data)

@@ -202,6 +202,21 @@ class Backend(Protocol):
         """Change owner and group; None leaves one as it is. HDFS allows it to its superuser only."""
         ...
 
+    def copy_attributes(self, source: str, target: str) -> None:
+        """Give a file what another one has: owner, group, replication and access control list.
+
+        What this identity may not do, or the filesystem has none of, is left out. Mode, times and extended attributes
+        are not copied.
+
+        Args:
+            source: the file that is going to be replaced.
+            target: the file that replaces it, just written.
+
+        Raises:
+            NotFoundError: `source` or `target` is missing.
+        """
+        ...
+
     def write_file(self, path: str, data: bytes) -> None:
         """Put `data` into the file `path`, all or nothing; a file that is there is replaced. Meant for small files.
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 # The public Client only forwards to RawClient; doing without saves an object and a Python call per operation.
-from hdfs_native._internal import RawClient, TrashNotEnabledError, WriteOptions
+from hdfs_native._internal import AclEntry, RawClient, TrashNotEnabledError, WriteOptions
 
 from hdfs_fuse import errors
 from hdfs_fuse.backend import hadoop_conf
@@ -23,7 +23,7 @@ from hdfs_fuse.hidden import name_while_made
 
 if TYPE_CHECKING:
     from hdfs_native._internal import FileStatus as RawStatus
-    from hdfs_native._internal import RawFileReader, RawFileWriter
+    from hdfs_native._internal import FsAction, RawFileReader, RawFileWriter
 
     from hdfs_fuse.backend.webhdfs import WebHdfs
 
@@ -48,6 +48,8 @@ _PARENT_MODE = 0o755
 _UNCHANGED = 2**64 - 1
 # Asked of WebHDFS at once, where the client can't read.
 _LAST_BLOCK_BYTES = 4 << 20
+# Permissions of an entry of an access control list, by their bits.
+_ACTIONS: Sequence["FsAction"] = ("---", "--x", "-w-", "-wx", "r--", "r-x", "rw-", "rwx")
 # The trash, relative to the home directory.
 _TRASH = ".Trash"
 
@@ -184,6 +186,33 @@ class HdfsNativeBackend:
         """See base.Backend."""
         with Translated(self.filesystem, path, "change"):
             self._client.set_owner(path, owner, group)
+
+    def copy_attributes(self, source: str, target: str) -> None:
+        """See base.Backend."""
+        old, new = self.status(source), self.status(target)
+        # The superuser may give a file away; its owner may give it to a group of his own.
+        for owner, group in ((old.owner, old.group), (None, old.group)):
+            if (owner or new.owner, group) == (new.owner, new.group):
+                break
+            with contextlib.suppress(errors.PermissionDeniedError):
+                self.set_owner(target, owner, group)
+                break
+        with Translated(self.filesystem, target, "change"):
+            if old.replication != new.replication and old.replication and new.replication:
+                self._client.set_replication(target, old.replication)
+            self._copy_acl(source, target, old.mode)
+
+    def _copy_acl(self, source: str, target: str, mode: int) -> None:
+        try:
+            acl = self._client.get_acl_status(source)
+        except RuntimeError as e:
+            if "AclException" not in str(e):
+                raise
+            return  # dfs.namenode.acls.enabled is false
+        if acl.entries:
+            # The bits of the group are the mask of a file that has a list (HDFS Permissions Guide, ACLs).
+            mask = AclEntry("mask", "access", _ACTIONS[mode >> 3 & 7])
+            self._client.modify_acl_entries(target, [*acl.entries, mask])
 
     def write_file(self, path: str, data: bytes) -> None:
         """See base.Backend; takes 0.4 s, since the client waits that long for the last block to be reported."""

@@ -5,6 +5,7 @@ resident, which alone would all but use up the 60 MiB of an idle mount, and it h
 one stands in arrow.py and is chosen with backend="pyarrow".
 """
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -158,6 +159,19 @@ class LocalBackend:
             raise errors.InvalidArgumentError(f"{path}: {e.args[0]}") from e
         except OSError as e:
             raise translate(e, path) from e
+
+    def copy_attributes(self, source: str, target: str) -> None:
+        """See base.Backend; owner and group."""
+        try:
+            old, new = os.lstat(source), os.lstat(target)
+            for uid, gid in ((old.st_uid, old.st_gid), (new.st_uid, old.st_gid)):
+                if (uid, gid) == (new.st_uid, new.st_gid):
+                    break
+                with contextlib.suppress(PermissionError):
+                    os.chown(target, uid, gid, follow_symlinks=False)
+                    break
+        except OSError as e:
+            raise translate(e, target) from e
 
     def write_file(self, path: str, data: bytes) -> None:
         """See base.Backend."""

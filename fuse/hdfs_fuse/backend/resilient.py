@@ -234,6 +234,14 @@ class ResilientBackend:
 
         self._change("set owner", path, lambda: self.client().set_owner(path, owner, group), again)
 
+    def copy_attributes(self, source: str, target: str) -> None:
+        """See base.Backend."""
+
+        def copy() -> None:
+            self.client().copy_attributes(source, target)
+
+        self._change("copy attributes", target, copy, copy)
+
     def write_file(self, path: str, data: bytes) -> None:
         """See base.Backend; all or nothing, so it may be repeated whatever became of the first attempt."""
 

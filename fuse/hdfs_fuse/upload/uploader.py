@@ -349,6 +349,9 @@ class Uploader:
         path = request.sibling
         for name, value in xattrs.items():
             self._backend.set_xattr(path, name, value)
+        if request.overwrite:
+            with contextlib.suppress(NotFoundError):
+                self._backend.copy_attributes(request.target, path)
         if written.mode != request.mode:
             self._backend.set_mode(path, request.mode)
         if request.mtime_ms is not None or request.atime_ms is not None:

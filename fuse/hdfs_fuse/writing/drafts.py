@@ -699,6 +699,12 @@ class Drafts:
                 await store()
             draft.mode = mode
 
+    async def set_owner(self, draft: Draft, store: Callable[[], Awaitable[object]]) -> None:
+        """Change owner or group of what HDFS has, with `store`."""
+        async with draft.lock:
+            await self._publish(draft, durable=False)
+            await store()
+
     async def set_times(
         self, draft: Draft, mtime_ms: int | None, atime_ms: int | None, store: Callable[[], Awaitable[object]]
     ) -> None:
