@@ -35,7 +35,7 @@ def hdfs(nothing_left_behind: None) -> Iterator[LocalHdfs]:
     Tests that stop or freeze its daemons make one of their own. Without Java or Maven this fails, and says how to
     get them: tests against a real HDFS are not skipped.
     """
-    with LocalHdfs(datanodes=1) as running:
+    with LocalHdfs(datanodes=1, properties={"fs.trash.interval": "60"}) as running:
         yield running
 
 

@@ -11,17 +11,19 @@ from importlib import metadata
 from typing import Any, TypeVar
 
 import click
-from hdfs_fuse.config import GIB, CacheConfig, StagingConfig
+from hdfs_fuse.config import GIB, CacheConfig, StagingConfig, split_uri
 from hdfs_fuse.errors import HdfsFuseError
 
 from hdfs_csi import logs
 from hdfs_csi.controller import Controller
+from hdfs_csi.copies import Copies
 from hdfs_csi.filesystems import Filesystems
 from hdfs_csi.identity import DEFAULT_NAME, Identity
 from hdfs_csi.locks import VolumeLocks
 from hdfs_csi.node import Node, NodeSettings, problem
 from hdfs_csi.provisioner import Provisioner
 from hdfs_csi.server import DEFAULT_THREADS, FREE_THREADS, Server
+from hdfs_csi.snapshots import Snapshots
 from hdfs_csi.staging import Staging
 
 log = logging.getLogger(__name__)
@@ -101,6 +103,14 @@ def main() -> None:
     default=HDFS_DEADLINE_S,
     help="How long one call to the NameNode may take.",
 )
+@_option(
+    "--base-uri",
+    "HDFS_CSI_BASE_URIS",
+    multiple=True,
+    metavar="URI",
+    help="Base path of a StorageClass whose volumes and snapshots are listed; may be given several times (in the "
+    "variable separated by spaces). Without any, the driver does not offer lists.",
+)
 def controller(
     endpoint: str,
     driver_name: str,
@@ -108,6 +118,7 @@ def controller(
     threads: int,
     log_level: str,
     hdfs_deadline_seconds: float,
+    base_uri: Sequence[str],
 ) -> None:
     """Make and remove volumes: one per cluster, beside the external-provisioner.
 
@@ -115,7 +126,12 @@ def controller(
     """
     with _ready_to_serve(log_level):
         filesystems = Filesystems(hadoop_conf_dir=hadoop_conf_dir, deadline_s=hdfs_deadline_seconds)
-        service = Controller(Provisioner(filesystems), VolumeLocks(threads - FREE_THREADS))
+        service = Controller(
+            Provisioner(filesystems, Copies()),
+            Snapshots(filesystems),
+            VolumeLocks(threads - FREE_THREADS),
+            [split_uri(uri) for uri in base_uri],
+        )
         serve(endpoint, [Identity(driver_name), service], threads)
 
 

@@ -20,6 +20,14 @@ class OutOfRangeError(errors.HdfsFuseError):
     """The capacity range can't be satisfied."""
 
 
+class NotOfferedError(errors.HdfsFuseError):
+    """An RPC that this driver has, and does not offer as it is configured."""
+
+
+class InvalidTokenError(errors.HdfsFuseError):
+    """A list was asked to go on from a place that it does not have (CSI "ListVolumes Errors")."""
+
+
 class RecordError(errors.HdfsFuseError):
     """What HDFS remembers of a volume can't be understood."""
 
@@ -27,6 +35,8 @@ class RecordError(errors.HdfsFuseError):
 _STATUS: dict[type[errors.HdfsFuseError], StatusCode] = {
     VolumeBusyError: StatusCode.ABORTED,
     NotReadyError: StatusCode.FAILED_PRECONDITION,
+    NotOfferedError: StatusCode.UNIMPLEMENTED,
+    InvalidTokenError: StatusCode.ABORTED,
     OutOfRangeError: StatusCode.OUT_OF_RANGE,
     RecordError: StatusCode.INTERNAL,
     errors.NotFoundError: StatusCode.NOT_FOUND,

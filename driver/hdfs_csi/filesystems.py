@@ -1,17 +1,19 @@
-"""The controller's way to HDFS: one client a filesystem, and a deadline on every call.
+"""The controller's way to HDFS: a client and an administration for each filesystem, and a deadline on every call.
 
 Owns clients and deadlines; knows nothing of volumes.
 """
 
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import ParamSpec, Protocol, TypeVar
 
 from hdfs_fuse.backend import connect
-from hdfs_fuse.backend.base import Backend, FileStatus
+from hdfs_fuse.backend.administration import connect_administration
+from hdfs_fuse.backend.base import Backend, FileStatus, Policies, SpaceUsage
 from hdfs_fuse.backend.deadline import call_with_deadline
 from hdfs_fuse.config import MountConfig
-from hdfs_fuse.errors import DeadlineError, NotDirectoryError, NotFoundError, UnavailableError
+from hdfs_fuse.errors import BusyError, DeadlineError, NotDirectoryError, NotFoundError, UnavailableError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -28,19 +30,76 @@ class Client(Backend, Protocol):
         ...
 
 
+class Admin(Protocol):
+    """What is needed of hdfs_fuse.backend.administration.Administration."""
+
+    def space(self, path: str) -> SpaceUsage:
+        """Space of the quota that is set on a directory, or of the cluster, in raw bytes."""
+        ...
+
+    def content_bytes(self, path: str) -> int:
+        """Length of all files below a path."""
+        ...
+
+    def set_quota(self, path: str, *, names: int | None, space_bytes: int | None) -> None:
+        """Bound what a directory may hold."""
+        ...
+
+    def default_replication(self) -> int:
+        """How many replicas files have that say nothing of it."""
+        ...
+
+    def policies(self, path: str) -> Policies:
+        """How new files of a directory are stored."""
+        ...
+
+    def set_storage_policy(self, path: str, name: str) -> None:
+        """Choose the kind of storage."""
+        ...
+
+    def set_erasure_coding_policy(self, path: str, name: str) -> None:
+        """Have new files erasure-coded."""
+        ...
+
+    def set_replication(self, path: str, replication: int) -> None:
+        """Change the replicas of a file."""
+        ...
+
+    def mark(self, path: str, name: str, value: str) -> None:
+        """Set an extended attribute."""
+        ...
+
+    def mark_of(self, path: str, name: str) -> str:
+        """An extended attribute, or nothing."""
+        ...
+
+    def allow_snapshots(self, path: str) -> None:
+        """Let a directory have snapshots."""
+        ...
+
+    def create_snapshot(self, path: str, name: str) -> None:
+        """Make a snapshot, unless it is there."""
+        ...
+
+    def delete_snapshot(self, path: str, name: str) -> None:
+        """Remove a snapshot, if it is there."""
+        ...
+
+
 class Filesystem:
     """One filesystem. Absence is an answer here, not an error."""
 
-    def __init__(self, name: str, client: Client, deadline_s: float) -> None:
-        """Put `deadline_s` on every call to `client`; `name` is for messages."""
+    def __init__(self, name: str, client: Client, admin: Admin, deadline_s: float) -> None:
+        """Put `deadline_s` on every call to `client` and `admin`; `name` is for messages."""
         self._name = name
-        self._client = client
+        self.client = client
+        self._admin = admin
         self._deadline_s = deadline_s
 
     def status(self, path: str) -> FileStatus | None:
         """Attributes of `path`; None when it is not there."""
         try:
-            return self._call(self._client.status, path)
+            return self._call(self.client.status, path)
         except (NotFoundError, NotDirectoryError):
             return None
 
@@ -53,29 +112,104 @@ class Filesystem:
 
     def write_file(self, path: str, data: bytes) -> None:
         """Put `data` into a small file, all or nothing; one that exists is replaced."""
-        self._call(self._client.write_file, path, data)
+        self._call(self.client.write_file, path, data)
 
     def make_directory(self, path: str, mode: int) -> None:
         """Make `path` with `mode`, and its parents; one that exists stays as it is."""
-        self._call(self._client.make_directory, path, mode)
+        self._call(self.client.make_directory, path, mode)
 
     def set_owner(self, path: str, owner: str | None, group: str | None) -> None:
         """Give `path` away; None leaves one of the two as it is."""
-        self._call(self._client.set_owner, path, owner, group)
+        self._call(self.client.set_owner, path, owner, group)
 
     def delete(self, path: str, *, recursive: bool) -> bool:
         """Remove `path`; False when it was not there."""
         try:
-            return self._call(lambda: self._client.delete(path, recursive=recursive))
+            return self._call(lambda: self.client.delete(path, recursive=recursive))
         except (NotFoundError, NotDirectoryError):
             return False
 
+    def names(self, path: str) -> list[str]:
+        """The names in a directory, in order; none where it is not there."""
+        try:
+            return self._call(lambda: sorted(entry.name for entry in self.client.list(path)))
+        except (NotFoundError, NotDirectoryError):
+            return []
+
+    def entries(self, path: str) -> list[FileStatus]:
+        """What is in a directory."""
+        return self._call(lambda: list(self.client.list(path)))
+
+    def rename(self, source: str, target: str) -> None:
+        """Give `source` another path, where nothing is."""
+        self._call(lambda: self.client.rename(source, target, overwrite=False))
+
+    def move_to_trash(self, path: str) -> None:
+        """Move `path` to the trash of the identity; that is not there counts as moved."""
+        with contextlib.suppress(NotFoundError):
+            self._call(self.client.move_to_trash, path)
+
+    def set_quota(self, path: str, *, names: int | None, space_bytes: int | None) -> None:
+        """Bound what a directory may hold, in names and raw bytes; None removes a bound."""
+        self._call(lambda: self._admin.set_quota(path, names=names, space_bytes=space_bytes))
+
+    def free_bytes(self, path: str) -> int:
+        """Raw bytes that can still be written below a directory."""
+        return self._call(self._admin.space, path).free_bytes
+
+    def content_bytes(self, path: str) -> int:
+        """Length of all files below a path."""
+        return self._call(self._admin.content_bytes, path)
+
+    def default_replication(self) -> int:
+        """How many replicas files have that say nothing of it."""
+        return self._call(self._admin.default_replication)
+
+    def policies(self, path: str) -> Policies:
+        """How new files of a directory are stored."""
+        return self._call(self._admin.policies, path)
+
+    def set_policies(self, path: str, *, storage: str | None, erasure_coding: str | None) -> None:
+        """Choose how new files of a directory are stored; None leaves one as it is."""
+        if storage is not None:
+            self._call(self._admin.set_storage_policy, path, storage)
+        if erasure_coding is not None:
+            self._call(self._admin.set_erasure_coding_policy, path, erasure_coding)
+
+    def set_replication(self, path: str, replication: int) -> None:
+        """Change the replicas of a file."""
+        self._call(self._admin.set_replication, path, replication)
+
+    def mark(self, path: str, name: str, value: str) -> None:
+        """Set an extended attribute."""
+        self._call(self._admin.mark, path, name, value)
+
+    def mark_of(self, path: str, name: str) -> str:
+        """An extended attribute, or nothing."""
+        return self._call(self._admin.mark_of, path, name)
+
+    def create_snapshot(self, path: str, name: str) -> None:
+        """Keep what is in a directory now; a snapshot that is there stays."""
+        self._call(self._admin.allow_snapshots, path)
+        self._call(self._admin.create_snapshot, path, name)
+
+    def delete_snapshot(self, path: str, name: str) -> None:
+        """Remove a snapshot, if it is there."""
+        self._call(self._admin.delete_snapshot, path, name)
+
+    def snapshots(self, path: str) -> list[str]:
+        """Names of the snapshots of a directory."""
+        try:
+            return self.names(f"{path}/.snapshot")
+        except BusyError:  # it may have none (FSDirSnapshotOp, "not a snapshottable directory")
+            return []
+
     def close(self) -> None:
         """Free the client."""
-        self._client.close()
+        self.client.close()
 
     def _read_whole(self, path: str) -> bytes:
-        reader = self._client.open(path)
+        reader = self.client.open(path)
         try:
             return reader.read(0, reader.length_bytes)
         finally:
@@ -83,7 +217,7 @@ class Filesystem:
 
     def _call(self, fn: Callable[P, R], *args: P.args, **_: P.kwargs) -> R:
         try:
-            return call_with_deadline(fn, *args, deadline_s=self._deadline_s, on_timeout=self._client.discard_client)
+            return call_with_deadline(fn, *args, deadline_s=self._deadline_s, on_timeout=self.client.discard_client)
         except DeadlineError as e:
             raise DeadlineError(f"{self._name}: no answer from HDFS within {self._deadline_s:g} s") from e
         except UnavailableError as e:
@@ -99,6 +233,7 @@ class Filesystems:
         hadoop_conf_dir: str | None = None,
         deadline_s: float,
         connect: Callable[[MountConfig], Client] = connect,
+        connect_administration: Callable[[MountConfig], Admin] = connect_administration,
     ) -> None:
         """Connect to nothing yet.
 
@@ -106,10 +241,12 @@ class Filesystems:
             hadoop_conf_dir: folder of core-site.xml and hdfs-site.xml; None takes HADOOP_CONF_DIR.
             deadline_s: how long one call may take.
             connect: makes a client of a configuration.
+            connect_administration: likewise.
         """
         self._hadoop_conf_dir = hadoop_conf_dir
         self._deadline_s = deadline_s
         self._connect = connect
+        self._connect_administration = connect_administration
         self._mutex = threading.Lock()
         self._known: dict[str, Filesystem] = {}
 
@@ -126,7 +263,8 @@ class Filesystems:
                 config = MountConfig(
                     uri=f"{filesystem}/", hadoop_conf_dir=self._hadoop_conf_dir, call_deadline_s=self._deadline_s
                 )
-                found = Filesystem(filesystem, self._connect(config), self._deadline_s)
+                administration = self._connect_administration(config)
+                found = Filesystem(filesystem, self._connect(config), administration, self._deadline_s)
             self._known[filesystem] = found
             if len(self._known) > MAX_FILESYSTEMS:
                 self._known.pop(next(iter(self._known))).close()

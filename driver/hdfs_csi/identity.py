@@ -43,8 +43,11 @@ class Identity:
 
     def get_plugin_capabilities(self, _request: csi.GetPluginCapabilitiesRequest) -> csi.GetPluginCapabilitiesResponse:
         """CSI GetPluginCapabilities: those of the plugin as a whole, so the node service names the controller too."""
-        service = csi.PluginCapability.Service(type=csi.PluginCapability.Service.CONTROLLER_SERVICE)
-        return csi.GetPluginCapabilitiesResponse(capabilities=[csi.PluginCapability(service=service)])
+        kinds = csi.PluginCapability
+        service = kinds.Service(type=kinds.Service.CONTROLLER_SERVICE)
+        expansion = kinds.VolumeExpansion(type=kinds.VolumeExpansion.ONLINE)
+        capabilities = [kinds(service=service), kinds(volume_expansion=expansion)]
+        return csi.GetPluginCapabilitiesResponse(capabilities=capabilities)
 
     def probe(self, _request: csi.ProbeRequest) -> csi.ProbeResponse:
         """CSI Probe. Asks nothing of HDFS: a restart of this process would not mend a NameNode.

@@ -38,7 +38,8 @@ class Parameter:
         meaning: what it does.
         parse: from text to value; raises ValueError for what it does not take.
         field: the MountConfig field that gets the value, with `cache.` in front for one of its CacheConfig; empty for
-            what the controller uses itself.
+            what the controller uses itself; with `hadoop.` in front for a property of Hadoop.
+        is_mutable: whether a VolumeAttributesClass may change it.
     """
 
     key: str
@@ -48,6 +49,7 @@ class Parameter:
     meaning: str
     parse: Callable[[str], object]
     field: str = ""
+    is_mutable: bool = False
 
     def read(self, text: str) -> object:
         """The value that `text` stands for.
@@ -66,6 +68,15 @@ def _octal(highest: int) -> Callable[[str], int]:
         if not re.fullmatch(r"[0-7]{1,5}", text) or int(text, 8) > highest:
             raise ValueError(text)
         return int(text, 8)
+
+    return parse
+
+
+def _from(lowest: int, highest: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not lowest <= _whole(text) <= highest:
+            raise ValueError(text)
+        return _whole(text)
 
     return parse
 
@@ -99,6 +110,13 @@ def _boolean(text: str) -> bool:
 def _name(text: str) -> str:
     # Kerberos principals and LDAP groups may hold spaces, slashes and at-signs; nothing holds a control character.
     if not text or text != text.strip() or not text.isprintable():
+        raise ValueError(text)
+    return text
+
+
+def _pattern(text: str) -> str:
+    # What the variables stand for is looked at when they are known (volume.py).
+    if not text or text.startswith("/") or re.search(r"\$(?!\{(pvc\.name|pvc\.namespace|pv\.name)\})", text):
         raise ValueError(text)
     return text
 
@@ -151,13 +169,66 @@ PARAMETERS: tuple[Parameter, ...] = (
         _name,
     ),
     Parameter(
+        "pathPattern",
+        Where.CLASS,
+        "${pv.name}",
+        "a relative path with `${pvc.name}`, `${pvc.namespace}` and `${pv.name}`; no component may be empty, hidden "
+        "or longer than 255 bytes",
+        "the volume's directory, below the base path; what it says of the claim needs `--extra-create-metadata` of the "
+        "external-provisioner",
+        _pattern,
+    ),
+    Parameter(
         "onDelete",
         Where.CLASS,
         "delete",
-        "`delete` or `retain`",
-        "what deleting the volume does to its directory: `delete` removes it with all that is in it, "
-        "`retain` leaves it in HDFS and forgets it",
-        _one_of("delete", "retain"),
+        "`delete`, `trash` or `retain`",
+        "what deleting the volume does to its directory: `delete` removes it with all that is in it, `trash` moves it "
+        "to the trash of the controller's identity in HDFS, `retain` leaves it where it is and forgets it",
+        _one_of("delete", "trash", "retain"),
+    ),
+    Parameter(
+        "quota",
+        Where.CLASS,
+        "enforced",
+        "`enforced` or `none`",
+        "whether the size of a claim is a space quota in HDFS; only the superuser of HDFS sets quotas",
+        _one_of("enforced", "none"),
+    ),
+    Parameter(
+        "maxFiles",
+        Where.CLASS,
+        "no bound",
+        "a number from 1 to 10^12",
+        "how many files and directories a volume may have, as a name quota in HDFS; needs the superuser",
+        _from(1, 10**12),
+    ),
+    Parameter(
+        "replication",
+        Where.BOTH,
+        "`dfs.replication` of the node, or of the NameNode",
+        "a number from 1 to 512",
+        "replicas of the files that the volume's nodes write; changing it changes the files that are there too",
+        _from(1, 512),
+        "hadoop.dfs.replication",
+        is_mutable=True,
+    ),
+    Parameter(
+        "erasureCodingPolicy",
+        Where.CLASS,
+        "that of the base path",
+        "an enabled policy, such as `RS-6-3-1024k`",
+        "how files of the volume are erasure-coded",
+        _name,
+    ),
+    Parameter(
+        "storagePolicy",
+        Where.CLASS,
+        "that of the base path",
+        "a storage policy of HDFS, such as `COLD` or `ALL_SSD`",
+        "on what kind of storage files of the volume are",
+        _name,
+        is_mutable=True,
     ),
     Parameter(
         "backend",
@@ -283,6 +354,14 @@ def read_class(given: Mapping[str, str]) -> dict[str, object]:
         InvalidArgumentError: an unknown key, with the nearest known one, or a value that its key does not take.
     """
     return _read(given, tuple(BY_KEY), "StorageClass parameters")
+
+
+def read_mutable(given: Mapping[str, str]) -> dict[str, object]:
+    """Parse the parameters of a VolumeAttributesClass: those that may be changed.
+
+    Returns and raises as `read_class`.
+    """
+    return _read(given, tuple(p.key for p in PARAMETERS if p.is_mutable), "VolumeAttributesClass parameters")
 
 
 def read_attributes(given: Mapping[str, str]) -> dict[str, object]:

@@ -1,23 +1,25 @@
-"""Volumes: their ids, and what StorageClass parameters and volume attributes make of them.
+"""Volumes and snapshots: their ids, and what StorageClass parameters and volume attributes make of them.
 
 A volume that CreateVolume made has the id `<uri of the base path>#<key>`: enough for DeleteVolume to find, without
 any state of its own, the record that CreateVolume left below the base path (provisioner.py). The id does not name the
 volume's directory: an id may have 128 bytes (CSI "Size Limits") while a path in HDFS may have 8000 characters, and a
 directory may be moved or named by a pattern without changing the id. The key is the name that the CO chose, shortened
-with a hash when it is long. Any other id belongs to a static volume, whose attributes say everything.
+with a hash when it is long. Any other id belongs to a static volume, whose attributes say everything. The id of a
+snapshot is likewise `<uri of the base path>@<key>`, with the base path of its volume.
 """
 
 import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Any, ClassVar, Self, cast
 
 import msgspec
 from hdfs_fuse.config import Location, MountConfig, split_uri
 from hdfs_fuse.errors import InvalidArgumentError
 
-from hdfs_csi.parameters import BY_KEY, Where, own_keys, read_attributes, read_class
+from hdfs_csi.parameters import BY_KEY, Where, own_keys, read_attributes, read_class, read_mutable
+from hdfs_csi.records import Settings
 
 # CSI "Size Limits": 128 bytes for a string, 4 KiB for a map of strings.
 MAX_ID_BYTES = 128
@@ -30,8 +32,24 @@ MAX_KEY_CHARACTERS = 40
 # HDFS allows 255 (dfs.namenode.fs-limits.max-component-length); a name has 128 bytes at most, so it fits as it is.
 MAX_DIRECTORY_CHARACTERS = 128
 
-# Where records stand, below a base path. Hidden, since ordinary listings and input formats skip names with a dot.
-RECORDS = ".hdfs-csi/volumes"
+# HDFS's limit for a name (dfs.namenode.fs-limits.max-component-length).
+_MAX_COMPONENT_BYTES = 255
+
+# What the driver keeps below a base path: records, directories that are being made. Hidden, since ordinary listings and
+# input formats skip names with a dot.
+HIDDEN = ".hdfs-csi"
+VOLUMES, SNAPSHOTS, MAKING = f"{HIDDEN}/volumes", f"{HIDDEN}/snapshots", f"{HIDDEN}/making"
+
+# The extended attribute by which a directory says which volume it is. Mounts neither show nor change what begins with
+# user.hdfs. (hdfs_fuse.xattrs), so no pod can make another volume of its own.
+MARK = "user.hdfs.volume"
+
+# What the external-provisioner says of a claim with --extra-create-metadata.
+_CLAIM_KEYS = {
+    "pvc.name": "csi.storage.k8s.io/pvc/name",
+    "pvc.namespace": "csi.storage.k8s.io/pvc/namespace",
+    "pv.name": "csi.storage.k8s.io/pv/name",
+}
 
 # What HDFS, shells and URIs all take as it is. HDFS itself refuses ':' (DFSUtilClient.isValidName); names with a dot in
 # front are its own (.snapshot, .reserved) and ours.
@@ -43,38 +61,67 @@ _BANNED = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x9f]")
 
 
 @dataclass(frozen=True, slots=True)
-class VolumeId:
-    """The id of a volume that CreateVolume made.
+class _Id:
+    """What is found again by its record.
 
     Attributes:
         base: the base path of its StorageClass.
-        key: which of the volumes below it.
+        key: which of those below it.
     """
 
     base: Location
     key: str
 
+    _mark: ClassVar[str]
+    _records: ClassVar[str]
+
     def __str__(self) -> str:
         """The id as Kubernetes keeps it."""
-        return f"{self.base.filesystem}{self.base.path}#{self.key}"
+        return f"{self.base.filesystem}{self.base.path}{self._mark}{self.key}"
 
     @property
     def record_path(self) -> str:
-        """Path of the volume's record in HDFS."""
-        return f"{child(self.base.path, RECORDS)}/{self.key}.json"
+        """Path of the record in HDFS."""
+        return f"{child(self.base.path, self._records)}/{self.key}.json"
 
-    @staticmethod
-    def parse(text: str) -> "VolumeId | None":
-        """The id that `text` stands for; None when CreateVolume can't have made it."""
-        base, mark, key = text.rpartition("#")
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """The id that `text` stands for; None when this driver can't have made it."""
+        base, mark, key = text.rpartition(cls._mark)
         if not mark or not _KEY.fullmatch(key):
             return None
         try:
-            parsed = VolumeId(split_uri(base), key)
+            parsed = cls(split_uri(base), key)
         except InvalidArgumentError:
             return None
-        # Only the one spelling that __str__ gives, so that two ids never mean the same volume.
+        # Only the one spelling that __str__ gives, so that two ids never mean the same thing.
         return parsed if str(parsed) == text and parsed.base.scheme == "hdfs" else None
+
+
+class VolumeId(_Id):
+    """The id of a volume that CreateVolume made."""
+
+    __slots__ = ()
+    _mark = "#"
+    _records = VOLUMES
+
+    @property
+    def making_path(self) -> str:
+        """Where its directory is until it is complete."""
+        return f"{child(self.base.path, MAKING)}/{self.key}"
+
+
+class SnapshotId(_Id):
+    """The id of a snapshot."""
+
+    __slots__ = ()
+    _mark = "@"
+    _records = SNAPSHOTS
+
+    @property
+    def users_path(self) -> str:
+        """A directory with a file for each volume that shows the snapshot."""
+        return f"{child(self.base.path, SNAPSHOTS)}/{self.key}.users"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +148,8 @@ class NewVolume:
     Attributes:
         volume_id: the id that it gets.
         name: the name that the CO chose.
-        path: its directory, directly below the base path.
-        mode: permission bits of the directory.
-        owner, group: of the directory; None leaves what HDFS gives.
-        on_delete: what DeleteVolume does with the directory.
+        path: its directory, below the base path.
+        settings: of the directory.
         backend: the client that its nodes use.
         parameters: what its StorageClass said, without what Kubernetes added.
     """
@@ -112,26 +157,26 @@ class NewVolume:
     volume_id: VolumeId
     name: str
     path: str
-    mode: int
-    owner: str | None
-    group: str | None
-    on_delete: Literal["delete", "retain"]
+    settings: Settings
     backend: str
     parameters: Mapping[str, str]
 
 
-def new_volume(name: str, parameters: Mapping[str, str]) -> NewVolume:
+def new_volume(name: str, parameters: Mapping[str, str], mutable: Mapping[str, str] | None = None) -> NewVolume:
     """The volume that CreateVolume asks for.
 
     Args:
         name: any name that CSI allows; one that is no plain file name gets a directory name derived from it.
         parameters: those of the StorageClass.
+        mutable: those of a VolumeAttributesClass, which come before them.
 
     Raises:
         InvalidArgumentError: the name, a key or a value is not acceptable.
     """
     check_name(name)
-    values = read_class(parameters)
+    read_mutable(mutable or {})
+    kept = {**own_keys(parameters), **own_keys(mutable or {})}
+    values = read_class(kept)
     base = _location(values)
     volume_id = VolumeId(base, component(name, MAX_KEY_CHARACTERS))
     length = len(str(volume_id).encode())
@@ -141,20 +186,53 @@ def new_volume(name: str, parameters: Mapping[str, str]) -> NewVolume:
             f"uri: given {parameters['uri']!r} makes a volume id of {length} bytes, CSI allows {MAX_ID_BYTES}; "
             f"accepted are base URIs of up to {limit} bytes here: take a shorter path, or a nameservice for the host"
         )
-    path, kept = child(base.path, component(name, MAX_DIRECTORY_CHARACTERS)), own_keys(parameters)
+    path = child(base.path, _directory(name, kept.get("pathPattern", "${pv.name}"), parameters))
     # The node would refuse bad mount options too, but then a pod hangs where now the PVC says what is wrong.
     spec = volume_spec(str(volume_id), attributes_of(volume_id, path, kept))
-    return NewVolume(
-        volume_id=volume_id,
-        name=name,
-        path=path,
-        mode=cast("int", values.get("mode", 0o755)),
-        owner=cast("str | None", values.get("owner")),
-        group=cast("str | None", values.get("group")),
-        on_delete=cast('Literal["delete", "retain"]', values.get("onDelete", "delete")),
-        backend=spec.config.backend,
-        parameters=kept,
+    return NewVolume(volume_id, name, path, settings_of(values), spec.config.backend, kept)
+
+
+def settings_of(values: Mapping[str, Any]) -> Settings:
+    """What a volume's directory is to be, by the values of parameters."""
+    return Settings(
+        mode=values.get("mode", 0o755),
+        owner=values.get("owner"),
+        group=values.get("group"),
+        on_delete=values.get("onDelete", "delete"),
+        enforces_size=values.get("quota", "enforced") == "enforced",
+        max_files=values.get("maxFiles"),
+        replication=values.get("replication"),
+        erasure_coding_policy=values.get("erasureCodingPolicy"),
+        storage_policy=values.get("storagePolicy"),
     )
+
+
+def _directory(name: str, pattern: str, parameters: Mapping[str, str]) -> str:
+    """The path of a volume's directory below its base path.
+
+    Raises:
+        InvalidArgumentError: what the pattern gives is no such path.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        variable = match[1]
+        if variable == "pv.name":
+            return component(parameters.get(_CLAIM_KEYS[variable], name), MAX_DIRECTORY_CHARACTERS)
+        if not parameters.get(_CLAIM_KEYS[variable]):
+            raise InvalidArgumentError(
+                f"pathPattern: given {pattern!r}, but nothing is known of ${{{variable}}}: start the "
+                "external-provisioner with --extra-create-metadata"
+            )
+        return parameters[_CLAIM_KEYS[variable]]
+
+    path = re.sub(r"\$\{([a-z.]+)\}", value, pattern)
+    for part in path.split("/"):
+        plain = part.isprintable() and not part.startswith(".") and ":" not in part and part == part.strip()
+        if not part or not plain or len(part.encode()) > _MAX_COMPONENT_BYTES:
+            raise InvalidArgumentError(
+                f"pathPattern: given {pattern!r}, which makes {path!r}; accepted is {BY_KEY['pathPattern'].accepted}"
+            )
+    return path
 
 
 def attributes_of(volume_id: VolumeId, path: str, parameters: Mapping[str, str]) -> dict[str, str]:
@@ -254,9 +332,12 @@ def _location(values: Mapping[str, object]) -> Location:
 
 def _mount_config(options: Mapping[str, object]) -> MountConfig:
     cache = {field.removeprefix("cache."): value for field, value in options.items() if field.startswith("cache.")}
-    rest = {field: value for field, value in options.items() if not field.startswith("cache.")}
+    hadoop = {
+        field.removeprefix("hadoop."): str(value) for field, value in options.items() if field.startswith("hadoop.")
+    }
+    rest = {field: value for field, value in options.items() if not field.startswith(("cache.", "hadoop."))}
     # Pods rarely run as root, and FUSE keeps everybody else out by default. A node's user names are not theirs.
-    fields = {"allow_other": True, "uid": 0, "gid": 0, **rest, "cache": cache}
+    fields = {"allow_other": True, "uid": 0, "gid": 0, **rest, "cache": cache, "hadoop_properties": hadoop}
     try:
         return msgspec.convert(fields, MountConfig)
     except InvalidArgumentError as e:

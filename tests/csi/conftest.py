@@ -11,7 +11,7 @@ from hdfs_csi.pb import csi_pb2 as csi
 
 from tests.csi.driver import DriverProcess
 from tests.csi.pods import Pod, make_pod, mounts_below, remove_mount
-from tests.csi.volumes import CONTENT, put
+from tests.csi.volumes import CONTENT, names, put
 from tests.support.libhdfs import libhdfs_environment
 from tests.support.local_hdfs import LocalHdfs
 
@@ -29,6 +29,12 @@ def area(hdfs: LocalHdfs) -> Iterator[str]:
     path = f"/csi-{uuid.uuid4().hex[:8]}"
     hdfs.webhdfs("PUT", path, "MKDIRS", permission="777")
     yield path
+    listed = hdfs.webhdfs("GET", "/", "GETSNAPSHOTTABLEDIRECTORYLIST")["SnapshottableDirectoryList"]
+    for entry in listed or []:
+        directory = f"{entry['parentFullPath'].rstrip('/')}/{entry['dirStatus']['pathSuffix']}"
+        if directory.startswith(f"{path}/"):
+            for name in names(hdfs, f"{directory}/.snapshot"):
+                hdfs.webhdfs("DELETE", directory, "DELETESNAPSHOT", snapshotname=name)
     hdfs.webhdfs("DELETE", path, "DELETE", recursive="true")
 
 
@@ -42,6 +48,16 @@ def base(hdfs: LocalHdfs, area: str) -> str:
 def controller(hdfs: LocalHdfs, socket_directory: Path) -> Iterator[DriverProcess]:
     """A running `hdfs-csi controller`, shared by all tests."""
     with DriverProcess("controller", socket_directory, hdfs.environment) as running:
+        yield running
+
+
+@pytest.fixture
+def listing_controller(hdfs: LocalHdfs, base: str) -> Iterator[DriverProcess]:
+    """A controller of this test alone, which lists what is below `base`."""
+    with (
+        tempfile.TemporaryDirectory(prefix="hdfs-csi-") as directory,
+        DriverProcess("controller", Path(directory), hdfs.environment, "--base-uri", base) as running,
+    ):
         yield running
 
 

@@ -87,10 +87,11 @@ def test_one_operation_a_volume_at_a_time(base: str) -> None:
 def test_identity(controller: DriverProcess) -> None:
     info = controller.client.call(csi.GetPluginInfoRequest())
     assert (info.name, info.vendor_version.count(".")) == ("hdfs.csi.dev", 2)
-    services = [c.service.type for c in controller.client.call(csi.GetPluginCapabilitiesRequest()).capabilities]
-    assert services == [csi.PluginCapability.Service.CONTROLLER_SERVICE]
-    rpcs = [c.rpc.type for c in controller.client.call(csi.ControllerGetCapabilitiesRequest()).capabilities]
-    assert rpcs == [csi.ControllerServiceCapability.RPC.CREATE_DELETE_VOLUME]
+    kinds = csi.PluginCapability
+    service = kinds.Service(type=kinds.Service.CONTROLLER_SERVICE)
+    expansion = kinds.VolumeExpansion(type=kinds.VolumeExpansion.ONLINE)
+    offered = controller.client.call(csi.GetPluginCapabilitiesRequest()).capabilities
+    assert list(offered) == [kinds(service=service), kinds(volume_expansion=expansion)]
 
 
 def test_the_socket_is_for_its_owner_and_outlived_by_nothing(hdfs: LocalHdfs) -> None:

@@ -91,10 +91,10 @@ REFUSED: dict[str, tuple[Callable[[str], csi.CreateVolumeRequest], StatusCode, s
                 snapshot=csi.VolumeContentSource.SnapshotSource(snapshot_id="s")
             ),
         ),
-        StatusCode.INVALID_ARGUMENT,
-        "source",
+        StatusCode.NOT_FOUND,
+        "snapshot 's'",
     ),
-    "mutable": (lambda base: create("a", base, mutable_parameters={"x": "y"}), StatusCode.INVALID_ARGUMENT, "mutable"),
+    "mutable": (lambda base: create("a", base, mutable_parameters={"x": "y"}), StatusCode.INVALID_ARGUMENT, "'x'"),
 }
 
 

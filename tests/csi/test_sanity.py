@@ -12,18 +12,18 @@ import pytest
 from tests.csi.driver import DriverProcess
 from tests.csi.pods import mounts_below
 from tests.csi.sanity import csi_sanity
-from tests.support.local_hdfs import LocalHdfs
 
 # What ran with the RPCs advertised now; fewer would mean that a capability got lost.
-PASSED_AT_LEAST = 33
+PASSED_AT_LEAST = 73
 
 _SUMMARY = re.compile(r"(\d+) Passed.*?(\d+) Failed.*?(\d+) Pending.*?(\d+) Skipped")
 
 
 @pytest.mark.timeout(900)  # the first run builds csi-sanity: a minute on two idle cores
-def test_csi_sanity(controller: DriverProcess, node: DriverProcess, hdfs: LocalHdfs, area: str, tmp_path: Path) -> None:
+def test_csi_sanity(listing_controller: DriverProcess, node: DriverProcess, base: str, tmp_path: Path) -> None:
+    controller = listing_controller
     parameters = tmp_path / "parameters.yaml"
-    parameters.write_text(f"uri: {hdfs.uri}{area}/volumes\n", encoding="utf-8")
+    parameters.write_text(f"uri: {base}\n", encoding="utf-8")
     secrets = tmp_path / "secrets.yaml"
     calls = ("CreateVolume", "DeleteVolume", "NodeStageVolume", "NodePublishVolume")
     secrets.write_text("".join(f"{call}Secret: {{password: hunter2}}\n" for call in calls), encoding="utf-8")

@@ -284,6 +284,13 @@ class FakeBackend:
         self._disk.replace_status(target, copied)
         self._disk.left("copy_attributes")
 
+    def move_to_trash(self, path: str) -> None:
+        """See base.Backend."""
+        self._disk.entered("move_to_trash")
+        self._disk.find(path)
+        self._disk.remove(path)
+        self._disk.left("move_to_trash")
+
     def write_file(self, path: str, data: bytes) -> None:
         """See base.Backend."""
         self._disk.entered("write_file")
@@ -414,6 +421,80 @@ class FakeBackend:
     def close(self) -> None:
         """See base.Backend."""
         self.closed = True
+
+
+class FakeAdministration:
+    """backend.administration.Administration over the same tree, for what the controller does with a volume.
+
+    Attributes:
+        quotas: what `set_quota` was told last, by the path at that time: names and raw bytes.
+    """
+
+    def __init__(self, disk: FakeFilesystem) -> None:
+        self._disk = disk
+        self._backend = disk.client()
+        self.quotas: dict[str, tuple[int | None, int | None]] = {}
+
+    def space(self, path: str) -> SpaceUsage:
+        """Always a terabyte."""
+        self._disk.find(path)
+        return SpaceUsage(1 << 40, 0, 1 << 40)
+
+    def content_bytes(self, path: str) -> int:
+        """Length of the files directly in a directory."""
+        return sum(entry.length_bytes for entry in self._backend.list(path))
+
+    def default_replication(self) -> int:
+        """As HDFS comes."""
+        return 3
+
+    def policies(self, path: str) -> Policies:
+        """See base.Backend."""
+        return self._backend.policies(path)
+
+    def set_quota(self, path: str, *, names: int | None, space_bytes: int | None) -> None:
+        """See Administration."""
+        self._disk.entered("set_quota")
+        self._disk.find(path)
+        self.quotas[path] = names, space_bytes
+        self._disk.left("set_quota")
+
+    def set_storage_policy(self, path: str, name: str) -> None:  # noqa: ARG002
+        """See Administration."""
+        self._disk.entered("set_storage_policy")
+
+    def set_erasure_coding_policy(self, path: str, name: str) -> None:  # noqa: ARG002
+        """See Administration."""
+        self._disk.entered("set_erasure_coding_policy")
+
+    def set_replication(self, path: str, replication: int) -> None:
+        """See Administration."""
+        self._disk.entered("set_replication")
+        self._disk.replace_status(path, replace(self._disk.find(path).status, replication=replication))
+
+    def mark(self, path: str, name: str, value: str) -> None:
+        """See Administration."""
+        self._backend.set_xattr(path, name, value.encode())
+
+    def mark_of(self, path: str, name: str) -> str:
+        """See Administration."""
+        return self._backend.xattrs(path).get(name, b"").decode()
+
+    def allow_snapshots(self, path: str) -> None:
+        """See Administration."""
+        self._disk.find(path)
+
+    def create_snapshot(self, path: str, name: str) -> None:
+        """A copy of the files directly in the directory, and not of what is below."""
+        self._disk.entered("create_snapshot")
+        self._backend.make_directory(f"{path}/.snapshot/{name}", 0o755)
+        self._disk.left("create_snapshot")
+
+    def delete_snapshot(self, path: str, name: str) -> None:
+        """See Administration."""
+        self._disk.entered("delete_snapshot")
+        self._backend.delete(f"{path}/.snapshot/{name}", recursive=True)
+        self._disk.left("delete_snapshot")
 
 
 class FakeWriter:

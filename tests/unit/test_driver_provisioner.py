@@ -2,20 +2,20 @@
 
 import logging
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from hdfs_csi.access import CapacityRange
+from hdfs_csi.copies import Copies
 from hdfs_csi.errors import RecordError
 from hdfs_csi.filesystems import MAX_FILESYSTEMS, Filesystems
 from hdfs_csi.provisioner import Provisioner
 from hdfs_csi.records import VolumeRecord
 from hdfs_csi.volume import new_volume
-from hdfs_fuse.backend.base import FileStatus
 from hdfs_fuse.config import MountConfig
 from hdfs_fuse.errors import AlreadyExistsError, NotFoundError, PermissionDeniedError, UnavailableError
 
-from tests.support.fake_backend import FakeBackend, FakeFilesystem, FakeReader
+from tests.support.fake_backend import FakeAdministration, FakeBackend, FakeFilesystem
 
 R = TypeVar("R")
 
@@ -24,53 +24,60 @@ SIZE = CapacityRange(required_bytes=5)
 DIRECTORY, RECORD = "/volumes/pvc-1", "/volumes/.hdfs-csi/volumes/pvc-1.json"
 
 # More calls than creating or deleting a volume makes.
-STEPS = range(30)
+STEPS = range(60)
 
 
-class Client(FakeBackend):
+class Cutter:
     """Fails at the call number `step`, before or after its effect; never when that is None."""
 
-    def __init__(self, disk: FakeFilesystem, step: int | None = None, *, after: bool = False) -> None:
-        super().__init__(disk)
+    def __init__(self, step: int | None, *, after: bool) -> None:
         self._step, self._after = step, after
         self.calls = 0
         self.failed = False
 
-    def _cut(self, call: Callable[[], R]) -> R:
-        cut = self.calls == self._step
-        self.calls += 1
-        self.failed |= cut
-        if cut and not self._after:
-            raise UnavailableError("cut short before it began")
-        result = call()
-        if cut:
-            raise UnavailableError("cut short, with its effect")
-        return result
+    def cut(self, call: Callable[..., R]) -> Callable[..., R]:
+        """`call`, that is counted."""
 
-    def status(self, path: str) -> FileStatus:
-        return self._cut(lambda: super(Client, self).status(path))
+        def counted(*args: Any, **kwargs: Any) -> R:
+            cut = self.calls == self._step
+            self.calls += 1
+            self.failed |= cut
+            if cut and not self._after:
+                raise UnavailableError("cut short before it began")
+            result = call(*args, **kwargs)
+            if cut:
+                raise UnavailableError("cut short, with its effect")
+            return result
 
-    def open(self, path: str) -> FakeReader:
-        return self._cut(lambda: super(Client, self).open(path))
+        return counted
 
-    def make_directory(self, path: str, mode: int) -> None:
-        self._cut(lambda: super(Client, self).make_directory(path, mode))
 
-    def set_owner(self, path: str, owner: str | None, group: str | None) -> None:
-        self._cut(lambda: super(Client, self).set_owner(path, owner, group))
+class Client(FakeBackend):
+    """Whose calls that change something, or look, may be cut short."""
 
-    def write_file(self, path: str, data: bytes) -> None:
-        self._cut(lambda: super(Client, self).write_file(path, data))
+    def __init__(self, disk: FakeFilesystem, step: int | None = None, *, after: bool = False) -> None:
+        super().__init__(disk)
+        self.cutter = Cutter(step, after=after)
+        self.administration = FakeAdministration(disk)
+        for name in ("status", "open", "make_directory", "set_owner", "write_file", "delete", "rename"):
+            setattr(self, name, self.cutter.cut(getattr(self, name)))
+        for name in ("set_quota", "set_storage_policy", "mark", "mark_of", "create_snapshot", "delete_snapshot"):
+            setattr(self.administration, name, self.cutter.cut(getattr(self.administration, name)))
 
-    def delete(self, path: str, *, recursive: bool) -> bool:
-        return self._cut(lambda: super(Client, self).delete(path, recursive=recursive))
+    @property
+    def failed(self) -> bool:
+        """Whether that call was made."""
+        return self.cutter.failed
 
     def discard_client(self) -> None:
         raise AssertionError("nothing hangs here")
 
 
 def provisioner(client: Client) -> Provisioner:
-    return Provisioner(Filesystems(deadline_s=5, connect=lambda _: client))
+    filesystems = Filesystems(
+        deadline_s=5, connect=lambda _: client, connect_administration=lambda _: client.administration
+    )
+    return Provisioner(filesystems, Copies(patience_s=30))
 
 
 def exists(disk: FakeFilesystem, path: str) -> bool:
@@ -186,7 +193,12 @@ def test_a_filesystem_has_one_client_and_few_are_kept() -> None:
         made.append(client)
         return client
 
-    filesystems = Filesystems(hadoop_conf_dir="/conf", deadline_s=7, connect=connect)
+    filesystems = Filesystems(
+        hadoop_conf_dir="/conf",
+        deadline_s=7,
+        connect=connect,
+        connect_administration=lambda _: FakeAdministration(FakeFilesystem()),
+    )
     names = [f"hdfs://n{i}" for i in range(MAX_FILESYSTEMS)]
     for name in names:
         filesystems.get(name)

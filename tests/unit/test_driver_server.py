@@ -78,7 +78,9 @@ def test_every_exception_has_a_code_of_its_own(error: type[HdfsFuseError]) -> No
     # Subclasses would inherit one, but each of ours is meant to be decided on.
     assert error in errors._STATUS
     assert errors.status_of(error("x")) is errors._STATUS[error]
-    assert errors._STATUS[error] not in {StatusCode.OK, StatusCode.UNKNOWN, StatusCode.UNIMPLEMENTED}
+    assert errors._STATUS[error] not in {StatusCode.OK, StatusCode.UNKNOWN}
+    # Of that a CO takes it that the plugin never has the RPC.
+    assert (errors._STATUS[error] is StatusCode.UNIMPLEMENTED) == (error is errors.NotOfferedError)
 
 
 def test_what_is_unknown_is_internal() -> None:

@@ -87,7 +87,8 @@ def test_long_names_keep_a_plain_directory() -> None:
 def test_parameters_become_attributes_of_the_volume() -> None:
     given = {"uri": f"{BASE}/", "mode": "1770", "owner": "alice", "onDelete": "retain", "readAheadBytes": "8Mi"}
     volume = new_volume("pvc-1", given | {"csi.storage.k8s.io/pvc/name": "claim"})
-    assert (volume.mode, volume.owner, volume.group, volume.on_delete) == (0o1770, "alice", None, "retain")
+    made = volume.settings
+    assert (made.mode, made.owner, made.group, made.on_delete) == (0o1770, "alice", None, "retain")
     assert volume.parameters == given
     assert attributes_of(volume.volume_id, volume.path, volume.parameters) == {
         "uri": f"{BASE}/pvc-1",
@@ -111,6 +112,7 @@ def test_attributes_become_a_mount() -> None:
         "workers": "8",
         "maxInodes": "1000",
         "callDeadlineSeconds": "7",
+        "replication": "2",
     }
     added = {"storage.kubernetes.io/csiProvisionerIdentity": "1-hdfs.csi.dev", "csi.storage.k8s.io/ephemeral": "false"}
     spec = volume_spec("my-data", attributes | added)
@@ -131,6 +133,7 @@ def test_attributes_become_a_mount() -> None:
     )
     assert (config.metadata_ttl_s, config.read_ahead_bytes, config.cache.block_size_bytes) == (0.5, 1 << 20, 1 << 20)
     assert (config.streams, config.workers, config.max_inodes, config.call_deadline_s) == (3, 8, 1000, 7.0)
+    assert config.hadoop_properties == {"dfs.replication": "2"}
     # Every key of a volume is tried above.
     assert set(attributes) == {p.key for p in PARAMETERS if p.where is Where.BOTH}
 
@@ -138,12 +141,15 @@ def test_attributes_become_a_mount() -> None:
 def test_defaults_are_what_the_table_says() -> None:
     config = volume_spec("x", {"uri": "hdfs://nn/a"}).config
     for parameter in PARAMETERS:
-        if parameter.where is Where.BOTH and parameter.key not in {"uri", "user", "uid", "gid"}:
+        if parameter.where is Where.BOTH and parameter.key not in {"uri", "user", "replication"}:
             holder: object = config.cache if parameter.field.startswith("cache.") else config
             actual = getattr(holder, parameter.field.removeprefix("cache."))
             assert parameter.read(parameter.default) == actual, parameter.key
-    assert (config.user, config.uid, config.gid) == (None, None, None)
-    assert new_volume("x", {"uri": BASE}).mode == BY_KEY["mode"].read(BY_KEY["mode"].default)
+    assert (config.user, config.hadoop_properties) == (None, {})
+    made = new_volume("x", {"uri": BASE})
+    assert made.settings.mode == BY_KEY["mode"].read(BY_KEY["mode"].default)
+    assert made.settings.on_delete == BY_KEY["onDelete"].default
+    assert made.settings.enforces_size is (BY_KEY["quota"].default == "enforced")
 
 
 def test_pods_that_are_not_root_may_enter() -> None:

@@ -136,6 +136,10 @@ class _ChangesElsewhere:
         """See base.Backend."""
         self._writable(target).copy_attributes(source, target)
 
+    def move_to_trash(self, path: str) -> None:
+        """See base.Backend."""
+        self._writable(path).move_to_trash(path)
+
     def write_file(self, path: str, data: bytes) -> None:
         """See base.Backend."""
         self._writable(path).write_file(path, data)

@@ -73,6 +73,22 @@ class Policies:
     erasure_coding: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What a directory may hold, and what it does (HDFS QuotaUsageProto).
+
+    Attributes:
+        names: most files and directories, itself counted; None for no bound.
+        space_bytes: most bytes on DataNodes, each replica counted; None for no bound.
+        used_names, used_bytes: what is there, counted likewise.
+    """
+
+    names: int | None
+    space_bytes: int | None
+    used_names: int
+    used_bytes: int
+
+
 class FileReader(Protocol):
     """An open file. `read` may be called by several threads at once; streams are independent of each other.
 
@@ -214,6 +230,14 @@ class Backend(Protocol):
 
         Raises:
             NotFoundError: `source` or `target` is missing.
+        """
+        ...
+
+    def move_to_trash(self, path: str) -> None:
+        """Move a file or directory to the trash of this identity, from where HDFS removes it after a while.
+
+        Raises:
+            NotFoundError, PermissionDeniedError. UnsupportedError: there is no trash (fs.trash.interval is 0).
         """
         ...
 

@@ -5,6 +5,7 @@ reads them (hdfs-native rust/src/common/config.rs), so that both see the same va
 """
 
 import os
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 
@@ -58,6 +59,21 @@ def _read_file(path: str) -> dict[str, str]:
         if name and value is not None:
             found[name.strip()] = value.strip()
     return found
+
+
+def whole_number(properties: Mapping[str, str], key: str) -> int | None:
+    """A property as a number, which may end with k, m, g, t, p or e (TraditionalBinaryPrefix); None without it.
+
+    Raises:
+        InvalidArgumentError: something else stands there.
+    """
+    text = properties.get(key, "").strip()
+    if not text:
+        return None
+    match = re.fullmatch(r"([0-9]{1,12})([kmgtpe]?)", text.lower())
+    if not match:
+        raise InvalidArgumentError(f"{key}: given {text!r}, accepted is a number, also with k, m, g, t, p or e")
+    return int(match[1]) << 10 * (" kmgtpe".index(match[2]) if match[2] else 0)
 
 
 def resolve_location(config: MountConfig, properties: Mapping[str, str]) -> Location:

@@ -74,6 +74,9 @@ class HdfsNativeBackend:
         self.filesystem = location.filesystem
         self._authority = location.authority
         self._properties = dict(properties)
+        # Of new files; the client itself takes what the NameNode says.
+        self._replication = hadoop_conf.whole_number(properties, "dfs.replication")
+        self._block_bytes = hadoop_conf.whole_number(properties, "dfs.blocksize")
         self._webhdfs: WebHdfs | None = None
         self._has_server_defaults = False
         with Translated(self.filesystem, "", "change"):
@@ -214,6 +217,14 @@ class HdfsNativeBackend:
             mask = AclEntry("mask", "access", _ACTIONS[mode >> 3 & 7])
             self._client.modify_acl_entries(target, [*acl.entries, mask])
 
+    def move_to_trash(self, path: str) -> None:
+        """See base.Backend."""
+        with Translated(self.filesystem, path, "change"):
+            try:
+                self._client.trash(path)
+            except TrashNotEnabledError as e:
+                raise errors.UnsupportedError(f"{path}: HDFS has no trash: fs.trash.interval is 0") from e
+
     def write_file(self, path: str, data: bytes) -> None:
         """See base.Backend; takes 0.4 s, since the client waits that long for the last block to be reported."""
         parent, _, name = path.rpartition("/")
@@ -235,14 +246,14 @@ class HdfsNativeBackend:
 
     def create(self, path: str, *, mode: int, overwrite: bool) -> "HdfsNativeWriter":
         """See base.Backend."""
-        options = WriteOptions(permission=mode, overwrite=overwrite, create_parent=False)
+        options = WriteOptions(self._block_bytes, self._replication, mode, overwrite, create_parent=False)
         with Translated(self.filesystem, path, "change"):
             return HdfsNativeWriter(self.filesystem, path, self._client.create(path, options))
 
     def put(self, path: str, chunks: Iterator[bytes], length_bytes: int, mode: int, *, alone: bool) -> None:
         """See base.Backend."""
         replication = self.status(path).replication if alone else 0
-        self._over_http().put(path, chunks, length_bytes, mode, replication=1 if alone else None)
+        self._over_http().put(path, chunks, length_bytes, mode, replication=1 if alone else self._replication)
         if replication > 1:
             with Translated(self.filesystem, path, "change"):
                 self._client.set_replication(path, replication)

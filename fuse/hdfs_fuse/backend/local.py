@@ -173,6 +173,10 @@ class LocalBackend:
         except OSError as e:
             raise translate(e, target) from e
 
+    def move_to_trash(self, path: str) -> None:
+        """See base.Backend."""
+        raise errors.UnsupportedError(f"{path}: the trash is HDFS's")
+
     def write_file(self, path: str, data: bytes) -> None:
         """See base.Backend."""
         import tempfile  # noqa: PLC0415 - a daemon does not need it

@@ -242,6 +242,15 @@ class ResilientBackend:
 
         self._change("copy attributes", target, copy, copy)
 
+    def move_to_trash(self, path: str) -> None:
+        """See base.Backend. What is gone at a second attempt the first has moved."""
+
+        def again() -> None:
+            with contextlib.suppress(errors.NotFoundError):
+                self.client().move_to_trash(path)
+
+        self._change("move to trash", path, lambda: self.client().move_to_trash(path), again)
+
     def write_file(self, path: str, data: bytes) -> None:
         """See base.Backend; all or nothing, so it may be repeated whatever became of the first attempt."""
 

@@ -180,23 +180,23 @@ class WebHdfs:
         """See base.Backend; parents that are missing get 0o755."""
         parent = path.rpartition("/")[0]
         try:
-            self._get(path, "GETFILESTATUS", msgspec.Raw)
+            self.get(path, "GETFILESTATUS", msgspec.Raw)
         except errors.NotFoundError:
             if parent:
                 self._make_parents(parent)
         # MKDIRS leaves a directory that is there as it is, and refuses a file.
-        self._call("PUT", path, {"op": "MKDIRS", "permission": f"{mode:o}"})
+        self.call("PUT", path, {"op": "MKDIRS", "permission": f"{mode:o}"})
 
     def _make_parents(self, parent: str) -> None:
         try:
-            self._call("PUT", parent, {"op": "MKDIRS", "permission": "755"})
+            self.call("PUT", parent, {"op": "MKDIRS", "permission": "755"})
         except errors.AlreadyExistsError as e:
             raise errors.NotDirectoryError(f"{parent}: is a file") from e
 
     def set_owner(self, path: str, owner: str | None, group: str | None) -> None:
         """See base.Backend."""
         parameters = {"op": "SETOWNER", "owner": owner or "", "group": group or ""}
-        self._call("PUT", path, {name: value for name, value in parameters.items() if value})
+        self.call("PUT", path, {name: value for name, value in parameters.items() if value})
 
     def put(self, path: str, chunks: Iterator[bytes], length_bytes: int, mode: int, *, replication: int | None) -> None:
         """Write a file with the Java client of a DataNode, which recovers from DataNodes that fail; see base.Backend.
@@ -225,7 +225,7 @@ class WebHdfs:
             query = {**parameters, "noredirect": "true"}
             if excluded:
                 query["excludedatanodes"] = ",".join(sorted(excluded))
-            target = urlsplit(_decode(self._call(method, path, query), _Location).location)
+            target = urlsplit(_decode(self.call(method, path, query), _Location).location)
             connection = _connection(target.scheme, target.netloc, _TRANSFER_TIMEOUT_S)
             with contextlib.closing(connection):
                 try:
@@ -246,7 +246,7 @@ class WebHdfs:
             NotFoundError, PermissionDeniedError. InvalidArgumentError: the file ends before `start`.
         """
         parameters = {"op": "OPEN", "offset": str(start), "length": str(stop - start), "noredirect": "true"}
-        location = urlsplit(_decode(self._call("GET", path, parameters), _Location).location)
+        location = urlsplit(_decode(self.call("GET", path, parameters), _Location).location)
         return _ask(f"{location.scheme}://{location.netloc}", "GET", f"{location.path}?{location.query}")
 
     def _live_nodes(self) -> dict[str, _LiveNode]:
@@ -261,18 +261,18 @@ class WebHdfs:
 
     def check_write(self, path: str) -> None:
         """See base.Backend."""
-        self._call("GET", path, {"op": "CHECKACCESS", "fsaction": "-w-"})
+        self.call("GET", path, {"op": "CHECKACCESS", "fsaction": "-w-"})
 
     def xattrs(self, path: str) -> dict[str, bytes]:
         """See base.Backend."""
-        reply = _decode(self._call("GET", path, {"op": "GETXATTRS", "encoding": "base64"}), _XAttrsReply)
+        reply = _decode(self.call("GET", path, {"op": "GETXATTRS", "encoding": "base64"}), _XAttrsReply)
         # XAttrCodec.encodeValue puts "0s" before base64.
         found = {xattr.name: base64.b64decode((xattr.value or "0s")[2:]) for xattr in reply.xattrs}
         return {name: value for name, value in found.items() if name.startswith(_USER)}
 
     def xattr_names(self, path: str) -> Sequence[str]:
         """See base.Backend."""
-        names = _decode(self._get(path, "LISTXATTRS", _XAttrNamesReply).names.encode(), list[str])
+        names = _decode(self.get(path, "LISTXATTRS", _XAttrNamesReply).names.encode(), list[str])
         return [name for name in names if name.startswith(_USER)]
 
     def set_xattr(self, path: str, name: str, value: bytes) -> None:
@@ -281,25 +281,25 @@ class WebHdfs:
             raise errors.TooLargeError(f"{path}: {name} has {len(value)} bytes, HDFS takes {_MAX_XATTR_BYTES}")
         encoded = "0s" + base64.b64encode(value).decode()
         parameters = {"op": "SETXATTR", "xattr.name": name, "xattr.value": encoded, "flag": "CREATE,REPLACE"}
-        self._call("PUT", path, parameters)
+        self.call("PUT", path, parameters)
 
     def remove_xattr(self, path: str, name: str) -> None:
         """See base.Backend."""
-        self._call("PUT", path, {"op": "REMOVEXATTR", "xattr.name": name})
+        self.call("PUT", path, {"op": "REMOVEXATTR", "xattr.name": name})
 
     def policies(self, path: str) -> Policies:
         """See base.Backend."""
-        found = self._get(path, "GETFILESTATUS", _FileStatusReply).file_status
+        found = self.get(path, "GETFILESTATUS", _FileStatusReply).file_status
         return Policies(_STORAGE_POLICIES.get(found.storage_policy, ""), found.ec_policy)
 
     def delete(self, path: str, *, recursive: bool) -> bool:
         """See base.Backend."""
         parameters = {"op": "DELETE", "recursive": "true" if recursive else "false"}
-        return _decode(self._call("DELETE", path, parameters), _Boolean).boolean
+        return _decode(self.call("DELETE", path, parameters), _Boolean).boolean
 
     def _cluster_space(self) -> SpaceUsage:
         try:
-            status = self._get("/", "GETSTATUS", _FsStatusReply).fs_status
+            status = self.get("/", "GETSTATUS", _FsStatusReply).fs_status
         except (errors.InvalidArgumentError, errors.UnsupportedError):
             # NameNodes before 3.4 have no GETSTATUS; every one publishes this bean (FSNamesystemMBean).
             target = "/jmx?qry=Hadoop:service=NameNode,name=FSNamesystemState"
@@ -315,7 +315,7 @@ class WebHdfs:
                 return None
         started = time.monotonic()
         try:
-            usage = self._get(path, "GETQUOTAUSAGE", _QuotaUsageReply).quota_usage
+            usage = self.get(path, "GETQUOTAUSAGE", _QuotaUsageReply).quota_usage
         except (errors.InvalidArgumentError, errors.UnsupportedError, errors.UnavailableError):
             usage = None  # no such operation before 2.8; or the walk outlasted the timeout
         if usage is not None and usage.space_quota >= 0:
@@ -328,10 +328,23 @@ class WebHdfs:
             logger.info("no quota on %s, which took %.1f s to find out: not asking again", path, now - started)
         return None
 
-    def _get(self, path: str, operation: str, reply: type[T]) -> T:
-        return _decode(self._call("GET", path, {"op": operation}), reply)
+    def get(self, path: str, operation: str, reply: type[T]) -> T:
+        """The answer to a GET without parameters, of type `reply`; raises as `call`."""
+        return _decode(self.call("GET", path, {"op": operation}), reply)
 
-    def _call(self, method: str, path: str, parameters: Mapping[str, str]) -> bytes:
+    def call(self, method: str, path: str, parameters: Mapping[str, str]) -> bytes:
+        """One operation on the active NameNode, and its answer.
+
+        Args:
+            method: GET, PUT, POST or DELETE.
+            path: absolute, in HDFS.
+            parameters: of the query; `op` is one of them.
+
+        Raises:
+            UnavailableError: no NameNode's web server answers; the message names those tried.
+            UnsupportedError: they answer, but not this (Kerberos, or no WebHDFS).
+            HdfsFuseError: what HDFS has thrown (java_errors.from_java).
+        """
         try:
             query = urlencode({**parameters, "user.name": effective_user()})
             target = f"/webhdfs/v1{quote(path)}?{query}"

@@ -299,10 +299,11 @@ class LocalHdfs:
         return self.tool(FS_SHELL, *arguments, user=user, stdin=stdin)
 
     def fetch(self, directory: str) -> dict[str, bytes]:
-        """The files of a directory by name, as Hadoop's own client reads them."""
+        """The files below a directory by their path in it, as Hadoop's own client reads them."""
         with tempfile.TemporaryDirectory() as local:
-            self.fs_shell("-get", directory, f"{local}/fetched")
-            return {path.name: path.read_bytes() for path in Path(local, "fetched").iterdir()}
+            root = Path(local, "fetched")
+            self.fs_shell("-get", directory, str(root))
+            return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
     def dfsadmin(self, *arguments: str) -> str:
         """Run `hdfs dfsadmin ARGUMENTS`; returns its output."""
