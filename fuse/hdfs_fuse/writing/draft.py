@@ -1,4 +1,4 @@
-"""The state of one file that is being changed; what happens to it is in drafts.py."""
+"""The state of one file that is being changed; what happens to it is in drafts.py and the modules below that."""
 
 import time
 from dataclasses import replace
@@ -39,6 +39,7 @@ class Draft:
         is_replaced: whether that is so because another client has replaced the file: writing it is an error.
         is_to_check: whether others could write the file since it was stored.
         is_removed: whether its name is gone: nothing will be published.
+        is_ended: whether the mount has forgotten it: a file that is opened again gets another draft.
         writers: open handles that may write.
         length_bytes: of the file as it is here.
         mode: permission bits.
@@ -67,6 +68,7 @@ class Draft:
         "base_bytes",
         "inode",
         "is_dirty",
+        "is_ended",
         "is_new",
         "is_removed",
         "is_replaced",
@@ -104,7 +106,7 @@ class Draft:
         self.stored_bytes = self.base_bytes
         self.part: tuple[Inode, str] | None = None
         self.is_new = self.is_dirty = base is None
-        self.is_removed = self.is_replaced = self.is_to_check = False
+        self.is_removed = self.is_replaced = self.is_to_check = self.is_ended = False
         self.mode = inode.status.mode
         self.mtime_ms: int | None = None
         self.atime_ms: int | None = None
