@@ -8,7 +8,7 @@ from hdfs_fuse.backend.base import FileStatus
 from hdfs_fuse.backend.resilient import ResilientBackend
 from hdfs_fuse.calls import Calls
 from hdfs_fuse.config import MountConfig
-from hdfs_fuse.errors import FileChangedError
+from hdfs_fuse.errors import FileChangedError, NotFoundError
 from hdfs_fuse.hidden import name_of_part
 from hdfs_fuse.inodes import Inode, InodeTable
 from hdfs_fuse.metrics import Metrics
@@ -74,13 +74,21 @@ class Bases:
             FileChangedError: it is shorter. HdfsFuseError: not now; it may be tried again.
         """
         assert draft.sibling is not None
-        status = await self._calls.run(self._backend.status, path)
+        # The same name at each attempt: one that took too long may have been made all the same.
+        draft.next_part = draft.next_part or name_of_part()
+        part = draft.sibling[0], draft.next_part
+        part_path = self._inodes.path_in(*part)
+        try:
+            status = await self._calls.run(self._backend.status, path)
+        except NotFoundError:
+            status = await self._calls.run(self._backend.status, part_path)
         if status.length_bytes < base_bytes:
             raise FileChangedError(f"{path}: has {status.length_bytes} of {base_bytes} bytes that it had")
-        part = draft.sibling[0], name_of_part()
-        await self._calls.run(lambda: self._backend.rename(path, self._inodes.path_in(*part), overwrite=False))
+        if status.name != draft.next_part:
+            await self._calls.run(lambda: self._backend.rename(path, part_path, overwrite=False))
         self.drop_part(draft)
-        draft.part, draft.sibling, draft.sibling_is_ours = part, None, False
+        draft.part, draft.next_part = part, ""
+        draft.sibling, draft.sibling_is_ours, draft.is_to_check = None, False, True
         self.set(draft, status, base_bytes)
 
     def drop_part(self, draft: Draft) -> None:

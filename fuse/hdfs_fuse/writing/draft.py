@@ -33,6 +33,7 @@ class Draft:
         base: the version that HDFS has, or the part of a stream that was given up.
         base_bytes: how much of it still counts.
         part: directory and hidden name of the base, where that is the part of a stream.
+        next_part: the name that the sibling is just getting, to become that; empty when it is not.
         stored_bytes: how much of the front is the same in the version that HDFS has under the file's name.
         is_new: whether HDFS has no file of that name yet.
         is_dirty: whether there is something to publish.
@@ -81,6 +82,7 @@ class Draft:
         "mode",
         "mtime_ms",
         "named",
+        "next_part",
         "part",
         "released",
         "session",
@@ -105,6 +107,7 @@ class Draft:
         self.base_bytes = self.length_bytes = inode.status.length_bytes if base is not None else 0
         self.stored_bytes = self.base_bytes
         self.part: tuple[Inode, str] | None = None
+        self.next_part = ""
         self.is_new = self.is_dirty = base is None
         self.is_removed = self.is_replaced = self.is_to_check = self.is_ended = False
         self.mode = inode.status.mode

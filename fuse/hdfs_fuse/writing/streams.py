@@ -7,7 +7,7 @@ import trio
 
 from hdfs_fuse.calls import Calls
 from hdfs_fuse.config import MountConfig
-from hdfs_fuse.errors import HdfsFuseError
+from hdfs_fuse.errors import HdfsFuseError, NotFoundError
 from hdfs_fuse.upload.uploads import Uploads
 from hdfs_fuse.writing.bases import Bases
 from hdfs_fuse.writing.completions import Completions
@@ -131,6 +131,7 @@ class Streams:
                 await self._uploads.finish(session, path, None)
         except HdfsFuseError as e:
             logger.info("%s: not completed: %s: %s", path, type(e).__name__, e)
-            await self._completions.recover(path)
+            with contextlib.suppress(NotFoundError):  # it has become the part already
+                await self._completions.recover(path)
         await self._bases.take_part(draft, path, stream.discarded_bytes)
         draft.stream, draft.may_stream = None, False
