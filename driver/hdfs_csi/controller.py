@@ -99,6 +99,8 @@ class Controller:
             found, base = self._snapshots.source_of(snapshot_id), snapshot_id.base
         else:
             volume_id = _volume_id(message.volume.volume_id)
+            if volume_id == new.volume_id:
+                raise InvalidArgumentError(f"volume_content_source: {volume_id} can't be made from itself")
             held.enter_context(self._locks.hold(str(volume_id)))
             found, base = self._provisioner.source_of(volume_id, new.volume_id.key), volume_id.base
         if base.filesystem != new.volume_id.base.filesystem:

@@ -105,12 +105,18 @@ class Provisioner:
             filesystem.delete_snapshot(source.path, source.snapshot)
 
     def _undo(self, filesystem: Filesystem, volume_id: VolumeId, record: VolumeRecord) -> None:
-        """Leave nothing of a volume that could not be made."""
+        """Leave nothing of a volume that could not be made.
+
+        Raises:
+            UnavailableError, DeadlineError: not now; so the CO asks again, and this is tried again too.
+        """
         try:
             self._copies.end(volume_id.making_path)
             directories.discard(filesystem, volume_id)
             _leave_source(filesystem, volume_id, record)
             filesystem.delete(volume_id.record_path, recursive=False)
+        except (DeadlineError, UnavailableError):
+            raise
         except HdfsFuseError as e:
             log.warning("volume not cleaned up volume_id=%s path=%s error=%s", volume_id, record.path, e)
 

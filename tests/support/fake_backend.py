@@ -487,7 +487,12 @@ class FakeAdministration:
     def create_snapshot(self, path: str, name: str) -> None:
         """A copy of the files directly in the directory, and not of what is below."""
         self._disk.entered("create_snapshot")
-        self._backend.make_directory(f"{path}/.snapshot/{name}", 0o755)
+        copy = f"{path}/.snapshot/{name}"
+        if self._disk.node_at(copy) is None:
+            files = [entry for entry in self._backend.list(path) if entry.kind is FileKind.FILE]
+            self._backend.make_directory(copy, 0o755)
+            for entry in files:
+                self._disk.put(f"{copy}/{entry.name}", self._disk.find(f"{path}/{entry.name}").data)
         self._disk.left("create_snapshot")
 
     def delete_snapshot(self, path: str, name: str) -> None:

@@ -1,8 +1,6 @@
 """The order of steps in HDFS, with every one of them cut short; the real thing is in tests/csi/test_controller.py."""
 
 import logging
-from collections.abc import Callable
-from typing import Any, TypeVar
 
 import pytest
 from hdfs_csi.access import CapacityRange
@@ -15,9 +13,8 @@ from hdfs_csi.volume import new_volume
 from hdfs_fuse.config import MountConfig
 from hdfs_fuse.errors import AlreadyExistsError, NotFoundError, PermissionDeniedError, UnavailableError
 
+from tests.support.cut_short import CutShort
 from tests.support.fake_backend import FakeAdministration, FakeBackend, FakeFilesystem
-
-R = TypeVar("R")
 
 VOLUME = new_volume("pvc-1", {"uri": "hdfs://nn/volumes", "owner": "alice", "mode": "0700"})
 SIZE = CapacityRange(required_bytes=5)
@@ -27,57 +24,8 @@ DIRECTORY, RECORD = "/volumes/pvc-1", "/volumes/.hdfs-csi/volumes/pvc-1.json"
 STEPS = range(60)
 
 
-class Cutter:
-    """Fails at the call number `step`, before or after its effect; never when that is None."""
-
-    def __init__(self, step: int | None, *, after: bool) -> None:
-        self._step, self._after = step, after
-        self.calls = 0
-        self.failed = False
-
-    def cut(self, call: Callable[..., R]) -> Callable[..., R]:
-        """`call`, that is counted."""
-
-        def counted(*args: Any, **kwargs: Any) -> R:
-            cut = self.calls == self._step
-            self.calls += 1
-            self.failed |= cut
-            if cut and not self._after:
-                raise UnavailableError("cut short before it began")
-            result = call(*args, **kwargs)
-            if cut:
-                raise UnavailableError("cut short, with its effect")
-            return result
-
-        return counted
-
-
-class Client(FakeBackend):
-    """Whose calls that change something, or look, may be cut short."""
-
-    def __init__(self, disk: FakeFilesystem, step: int | None = None, *, after: bool = False) -> None:
-        super().__init__(disk)
-        self.cutter = Cutter(step, after=after)
-        self.administration = FakeAdministration(disk)
-        for name in ("status", "open", "make_directory", "set_owner", "write_file", "delete", "rename"):
-            setattr(self, name, self.cutter.cut(getattr(self, name)))
-        for name in ("set_quota", "set_storage_policy", "mark", "mark_of", "create_snapshot", "delete_snapshot"):
-            setattr(self.administration, name, self.cutter.cut(getattr(self.administration, name)))
-
-    @property
-    def failed(self) -> bool:
-        """Whether that call was made."""
-        return self.cutter.failed
-
-    def discard_client(self) -> None:
-        raise AssertionError("nothing hangs here")
-
-
-def provisioner(client: Client) -> Provisioner:
-    filesystems = Filesystems(
-        deadline_s=5, connect=lambda _: client, connect_administration=lambda _: client.administration
-    )
-    return Provisioner(filesystems, Copies(patience_s=30))
+def provisioner(client: CutShort) -> Provisioner:
+    return Provisioner(client.filesystems(), Copies(patience_s=30))
 
 
 def exists(disk: FakeFilesystem, path: str) -> bool:
@@ -92,20 +40,20 @@ def exists(disk: FakeFilesystem, path: str) -> bool:
 def test_a_create_that_was_cut_short_is_finished_by_the_next(after: bool) -> None:
     for step in STEPS:
         disk = FakeFilesystem()
-        client = Client(disk, step, after=after)
+        client = CutShort(disk, step, after=after)
         try:
             provisioner(client).create(VOLUME, SIZE)
         except UnavailableError:
             # Never a directory that nobody knows of.
             assert exists(disk, RECORD) or not exists(disk, DIRECTORY)
-        if not client.failed:
+        if not client.is_cut:
             assert step > 5
             return
-        record = provisioner(Client(disk)).create(VOLUME, SIZE)
+        record = provisioner(CutShort(disk)).create(VOLUME, SIZE)
         assert (record.path, record.capacity_bytes) == (DIRECTORY, 5)
         made = disk.client().status(DIRECTORY)
         assert (made.owner, made.mode) == ("alice", 0o700)
-        provisioner(Client(disk)).delete(VOLUME.volume_id)
+        provisioner(CutShort(disk)).delete(VOLUME.volume_id)
         assert not exists(disk, DIRECTORY)
         assert not exists(disk, RECORD)
     raise AssertionError("creating makes more calls than were tried")
@@ -115,17 +63,17 @@ def test_a_create_that_was_cut_short_is_finished_by_the_next(after: bool) -> Non
 def test_a_delete_that_was_cut_short_is_finished_by_the_next(after: bool) -> None:
     for step in STEPS:
         disk = FakeFilesystem()
-        provisioner(Client(disk)).create(VOLUME, SIZE)
+        provisioner(CutShort(disk)).create(VOLUME, SIZE)
         disk.put(f"{DIRECTORY}/file", b"x")
-        client = Client(disk, step, after=after)
+        client = CutShort(disk, step, after=after)
         try:
             provisioner(client).delete(VOLUME.volume_id)
         except UnavailableError:
             assert exists(disk, RECORD) or not exists(disk, DIRECTORY)
-        if not client.failed:
+        if not client.is_cut:
             assert step > 1
             return
-        provisioner(Client(disk)).delete(VOLUME.volume_id)
+        provisioner(CutShort(disk)).delete(VOLUME.volume_id)
         assert not exists(disk, DIRECTORY)
         assert not exists(disk, RECORD)
     raise AssertionError("deleting makes more calls than were tried")
@@ -135,12 +83,12 @@ def test_what_could_not_be_made_leaves_nothing() -> None:
     disk = FakeFilesystem()
     disk.fail("set_owner", PermissionDeniedError("not you"))
     with pytest.raises(PermissionDeniedError, match="superuser"):
-        provisioner(Client(disk)).create(VOLUME, SIZE)
+        provisioner(CutShort(disk)).create(VOLUME, SIZE)
     assert not exists(disk, DIRECTORY)
     assert not exists(disk, RECORD)
     # So that the same name works with a corrected StorageClass.
     other = new_volume("pvc-1", {"uri": "hdfs://nn/volumes"})
-    assert provisioner(Client(disk)).create(other, SIZE).path == DIRECTORY
+    assert provisioner(CutShort(disk)).create(other, SIZE).path == DIRECTORY
 
 
 def test_what_can_not_be_undone_is_said(caplog: pytest.LogCaptureFixture) -> None:
@@ -148,17 +96,17 @@ def test_what_can_not_be_undone_is_said(caplog: pytest.LogCaptureFixture) -> Non
     disk.fail("set_owner", PermissionDeniedError("not you"))
     disk.fail("delete", PermissionDeniedError("not you either"))
     with caplog.at_level(logging.WARNING), pytest.raises(PermissionDeniedError, match="superuser"):
-        provisioner(Client(disk)).create(VOLUME, SIZE)
+        provisioner(CutShort(disk)).create(VOLUME, SIZE)
     assert [r.getMessage().partition(" volume_id")[0] for r in caplog.records] == ["volume not cleaned up"]
 
 
 def test_two_names_with_one_key_are_told_apart() -> None:
     disk = FakeFilesystem()
-    provisioner(Client(disk)).create(VOLUME, SIZE)
+    provisioner(CutShort(disk)).create(VOLUME, SIZE)
     content = VolumeRecord.from_json(disk.find(RECORD).data, RECORD)
     disk.put(RECORD, content.to_json().replace(b'"pvc-1"', b'"other"'))
     with pytest.raises(AlreadyExistsError, match="belongs to the name 'other'"):
-        provisioner(Client(disk)).create(VOLUME, SIZE)
+        provisioner(CutShort(disk)).create(VOLUME, SIZE)
 
 
 @pytest.mark.parametrize(
@@ -167,29 +115,29 @@ def test_two_names_with_one_key_are_told_apart() -> None:
 )
 def test_records_that_make_no_sense_delete_nothing(content: bytes) -> None:
     disk = FakeFilesystem()
-    provisioner(Client(disk)).create(VOLUME, SIZE)
+    provisioner(CutShort(disk)).create(VOLUME, SIZE)
     disk.put(RECORD, content)
     with pytest.raises(RecordError, match=r"pvc-1\.json"):
-        provisioner(Client(disk)).delete(VOLUME.volume_id)
+        provisioner(CutShort(disk)).delete(VOLUME.volume_id)
     assert exists(disk, DIRECTORY)
 
 
 def test_records_of_a_later_release_delete_nothing_but_new_fields_do_not_matter() -> None:
     disk = FakeFilesystem()
-    record = provisioner(Client(disk)).create(VOLUME, SIZE)
+    record = provisioner(CutShort(disk)).create(VOLUME, SIZE)
     text = record.to_json()
     assert VolumeRecord.from_json(text.replace(b"{", b'{"laterField": 1,', 1), "x") == record
     disk.put(RECORD, text.replace(b'"version": 1', b'"version": 2'))
     with pytest.raises(RecordError, match="version 2, accepted is 1"):
-        provisioner(Client(disk)).delete(VOLUME.volume_id)
+        provisioner(CutShort(disk)).delete(VOLUME.volume_id)
 
 
 def test_a_filesystem_has_one_client_and_few_are_kept() -> None:
     made: list[FakeBackend] = []
 
-    def connect(config: MountConfig) -> Client:
+    def connect(config: MountConfig) -> CutShort:
         assert (config.hadoop_conf_dir, config.call_deadline_s, config.user) == ("/conf", 7, None)
-        client = Client(FakeFilesystem())
+        client = CutShort(FakeFilesystem())
         made.append(client)
         return client
 
