@@ -17,6 +17,7 @@ from hdfs_fuse.errors import HdfsFuseError
 from hdfs_csi import logs
 from hdfs_csi.controller import Controller
 from hdfs_csi.filesystems import Filesystems
+from hdfs_csi.health import Health
 from hdfs_csi.identity import DEFAULT_NAME, Identity
 from hdfs_csi.locks import VolumeLocks
 from hdfs_csi.node import Node, NodeSettings, problem
@@ -202,7 +203,10 @@ def node(
         supervisor = Supervisor(runtime_dir)
         with contextlib.closing(supervisor):
             staging = Staging(supervisor, mounts, settings.complete)
-            service = Node(node_id, staging, VolumeLocks(threads - FREE_THREADS))
+            health = Health(mounts, settings.complete)
+            questions = (threads - FREE_THREADS) // 4
+            changes = threads - FREE_THREADS - questions
+            service = Node(node_id, staging, health, mounts, VolumeLocks(changes), VolumeLocks(questions))
             serve(endpoint, [Identity(driver_name, problem), service], threads)
 
 

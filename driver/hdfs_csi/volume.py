@@ -86,12 +86,14 @@ class VolumeSpec:
         attributes: what its PersistentVolume says, without what Kubernetes added.
         config: the mount that this asks for, without what the node adds.
         read_only: whether nobody may write to it on this node; where somebody may, the node adds that to `config`.
+        group: that its files show because a pod's fsGroup says so; None for what `attributes` say.
     """
 
     volume_id: str
     attributes: Mapping[str, str]
     config: MountConfig
     read_only: bool
+    group: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,28 +171,37 @@ def attributes_of(volume_id: VolumeId, path: str, parameters: Mapping[str, str])
     return kept | {"uri": f"{volume_id.base.filesystem}{path}"}
 
 
-def volume_spec(volume_id: str, attributes: Mapping[str, str], *, read_only: bool = False) -> VolumeSpec:
+def volume_spec(
+    volume_id: str, attributes: Mapping[str, str], *, read_only: bool = False, group: int | None = None
+) -> VolumeSpec:
     """What a node mounts.
 
     Args:
         volume_id: any id.
         attributes: `volume_context` of a CSI request.
         read_only: whether nobody may write to it there.
+        group: that its files are to show, with the permissions of their owner; None leaves it to the attributes.
 
     Raises:
-        InvalidArgumentError: an id that is too long, a key or a value that is not acceptable.
+        InvalidArgumentError: an id that is too long, a key or a value that is not acceptable, another `gid`.
     """
     check_id(volume_id)
     own = own_keys(attributes)
     size = sum(len(key.encode()) + len(value.encode()) for key, value in own.items())
     if size > MAX_MAP_BYTES:
         raise InvalidArgumentError(f"volume attributes: {size} bytes, CSI allows {MAX_MAP_BYTES}")
-    values = read_attributes(attributes)
+    values = read_attributes(own)
     location = _location(values)
     options = {BY_KEY[key].field: value for key, value in values.items()}
     options["uri"] = f"{location.filesystem}{location.path}"
+    if group is not None:
+        if values.get("gid", group) != group:
+            raise InvalidArgumentError(
+                f"gid: given {values['gid']}, but the pod's fsGroup is {group}; drop one of them"
+            )
+        options |= {"gid": group, "group_as_owner": True}
     config = _mount_config(options | {"volume_id": volume_id})
-    return VolumeSpec(volume_id, own, config, read_only)
+    return VolumeSpec(volume_id, own, config, read_only, group)
 
 
 def check_name(name: str) -> None:

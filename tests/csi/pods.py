@@ -46,6 +46,16 @@ class Pod:
             readonly=readonly,
         )
 
+    def stats(self, volume: csi.Volume, path: Path | None = None) -> csi.NodeGetVolumeStatsRequest:
+        return csi.NodeGetVolumeStatsRequest(
+            volume_id=volume.volume_id, volume_path=str(path or self.target), staging_target_path=str(self.staging)
+        )
+
+    def health(self, volume: csi.Volume) -> csi.NodeGetVolumeHealthRequest:
+        return csi.NodeGetVolumeHealthRequest(
+            volume_id=volume.volume_id, volume_publish_path=str(self.target), staging_target_path=str(self.staging)
+        )
+
     def unpublish(self, volume: csi.Volume) -> csi.NodeUnpublishVolumeRequest:
         return csi.NodeUnpublishVolumeRequest(volume_id=volume.volume_id, target_path=str(self.target))
 
@@ -82,10 +92,13 @@ def mounts_below(directory: Path) -> list["MountLine"]:
 
 
 def daemon_pid(directory: Path, pod: Pod) -> int:
-    """The process that serves the volume staged for `pod`, from the statistics that it offers."""
-    (device,) = {
-        mount.device for mount in mounts_below(directory) if mount.point.startswith(str(pod.staging.resolve()))
-    }
+    """The process that serves the volume staged for `pod`."""
+    return serving_pid(directory, pod.staging)
+
+
+def serving_pid(directory: Path, path: Path) -> int:
+    """The process that serves what is mounted at or below `path`, from the statistics that it offers."""
+    (device,) = {mount.device for mount in mounts_below(directory) if mount.point.startswith(str(path.resolve()))}
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(10)
         connection.connect(stats_path(str(directory / "run"), device))

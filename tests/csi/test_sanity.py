@@ -15,7 +15,7 @@ from tests.csi.sanity import csi_sanity
 from tests.support.local_hdfs import LocalHdfs
 
 # What ran with the RPCs advertised now; fewer would mean that a capability got lost.
-PASSED_AT_LEAST = 33
+PASSED_AT_LEAST = 40
 
 _SUMMARY = re.compile(r"(\d+) Passed.*?(\d+) Failed.*?(\d+) Pending.*?(\d+) Skipped")
 

@@ -142,7 +142,7 @@ def test_defaults_are_what_the_table_says() -> None:
             holder: object = config.cache if parameter.field.startswith("cache.") else config
             actual = getattr(holder, parameter.field.removeprefix("cache."))
             assert parameter.read(parameter.default) == actual, parameter.key
-    assert (config.user, config.uid, config.gid) == (None, None, None)
+    assert (config.user, config.uid, config.gid) == (None, 0, 0)
     assert new_volume("x", {"uri": BASE}).mode == BY_KEY["mode"].read(BY_KEY["mode"].default)
 
 
