@@ -16,6 +16,7 @@ from hdfs_fuse.errors import HdfsFuseError
 
 from hdfs_csi import logs
 from hdfs_csi.controller import Controller
+from hdfs_csi.ephemeral import Ephemeral
 from hdfs_csi.filesystems import Filesystems
 from hdfs_csi.health import Health
 from hdfs_csi.identity import DEFAULT_NAME, Identity
@@ -133,7 +134,8 @@ def controller(
     "HDFS_CSI_RUNTIME_DIR",
     type=click.Path(file_okay=False, resolve_path=True),
     default="/run/hdfs-fuse",
-    help="Where mounts offer their statistics; with the default `hdfs-fuse stats MOUNTPOINT` finds them.",
+    help="Where mounts offer their statistics, and inline volumes are mounted; "
+    "with the default `hdfs-fuse stats MOUNTPOINT` finds them.",
 )
 @_option(
     "--cache-dir",
@@ -203,10 +205,11 @@ def node(
         supervisor = Supervisor(runtime_dir)
         with contextlib.closing(supervisor):
             staging = Staging(supervisor, mounts, settings.complete)
+            ephemeral = Ephemeral(staging, os.path.join(supervisor.runtime_dir, "inline"))
             health = Health(mounts, settings.complete)
             questions = (threads - FREE_THREADS) // 4
             changes = threads - FREE_THREADS - questions
-            service = Node(node_id, staging, health, mounts, VolumeLocks(changes), VolumeLocks(questions))
+            service = Node(node_id, staging, ephemeral, health, mounts, VolumeLocks(changes), VolumeLocks(questions))
             serve(endpoint, [Identity(driver_name, problem), service], threads)
 
 

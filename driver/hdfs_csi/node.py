@@ -1,5 +1,6 @@
 """The CSI Node service: volumes are mounted on this node and shown to pods."""
 
+import logging
 import os
 from dataclasses import dataclass, field
 
@@ -8,6 +9,7 @@ from hdfs_fuse.config import CacheConfig, MountConfig, StagingConfig
 from hdfs_fuse.errors import InvalidArgumentError
 
 from hdfs_csi import access, stats, volume
+from hdfs_csi.ephemeral import Ephemeral
 from hdfs_csi.errors import NotReadyError
 from hdfs_csi.health import Health
 from hdfs_csi.locks import VolumeLocks
@@ -15,6 +17,8 @@ from hdfs_csi.pb import csi_pb2 as csi
 from hdfs_csi.staged import MountTable
 from hdfs_csi.staging import Staging
 from hdfs_csi.volume import VolumeSpec
+
+log = logging.getLogger(__name__)
 
 _Rpc = csi.NodeServiceCapability.RPC
 CAPABILITIES = (
@@ -67,16 +71,18 @@ class Node:
         self,
         node_id: str,
         staging: Staging,
+        ephemeral: Ephemeral,
         health: Health,
         mounts: MountTable,
         locks: VolumeLocks,
         question_locks: VolumeLocks,
     ) -> None:
-        """Act through `staging`, one call a volume at a time.
+        """Act through `staging` and `ephemeral`, one call a volume at a time.
 
         Args:
             node_id: the name that the CO knows this node by.
             staging: the volumes of the node.
+            ephemeral: those that belong to one pod each.
             health: says what is wrong with them.
             mounts: what is mounted, for statistics.
             locks: refuse a second call for a volume.
@@ -90,6 +96,7 @@ class Node:
             raise InvalidArgumentError(f"node id: given {node_id!r}, accepted are 1 to {MAX_NODE_ID_BYTES} bytes")
         self._node_id = node_id
         self._staging = staging
+        self._ephemeral = ephemeral
         self._health = health
         self._mounts = mounts
         self._locks = locks
@@ -140,19 +147,21 @@ class Node:
         return csi.NodeUnstageVolumeResponse()
 
     def node_publish_volume(self, request: csi.NodePublishVolumeRequest) -> csi.NodePublishVolumeResponse:
-        """CSI NodePublishVolume: the staged volume is bound to a pod's directory.
+        """CSI NodePublishVolume: the staged volume, or else a pod's inline volume, shows in a pod's directory.
 
         Raises:
             InvalidArgumentError: something is missing or not accepted.
-            NotReadyError: no staging path ("Staging target path not set" among the RPC's errors).
-            HdfsFuseError: what Staging.publish raises.
+            NotReadyError: no staging path ("Staging target path not set" among the RPC's errors), nor an inline volume.
+            HdfsFuseError: what Staging.publish or Ephemeral.publish raises.
         """
         volume.check_id(request.volume_id)
         _check_path("target_path", request.target_path)
         capability = _capability(request)
         access.check_capability(capability)
+        log.info("publishing volume_id=%s pod=%s", request.volume_id, volume.pod_of(request.volume_context))
         if not request.staging_target_path:
-            raise NotReadyError("staging_target_path: missing")
+            self._publish_inline(request, capability)
+            return csi.NodePublishVolumeResponse()
         _check_path("staging_target_path", request.staging_target_path)
         with self._locks.hold(request.volume_id):
             self._staging.publish(
@@ -166,17 +175,31 @@ class Node:
             )
         return csi.NodePublishVolumeResponse()
 
+    def _publish_inline(self, request: csi.NodePublishVolumeRequest, capability: csi.VolumeCapability) -> None:
+        if not volume.is_inline(request.volume_context):
+            raise NotReadyError("staging_target_path: missing")
+        spec = volume.inline_spec(
+            request.volume_id,
+            request.volume_context,
+            read_only=request.readonly or access.is_read_only(capability),
+            group=access.mount_group(capability),
+        )
+        with self._locks.hold(request.volume_id):
+            self._ephemeral.publish(spec, request.target_path, options=access.bind_options(capability))
+
     def node_unpublish_volume(self, request: csi.NodeUnpublishVolumeRequest) -> csi.NodeUnpublishVolumeResponse:
         """CSI NodeUnpublishVolume.
 
         Raises:
             InvalidArgumentError: something is missing.
-            HdfsFuseError: what Staging.unpublish raises.
+            HdfsFuseError: what Staging.unpublish and Ephemeral.remove raise.
         """
         volume.check_id(request.volume_id)
         _check_path("target_path", request.target_path)
         with self._locks.hold(request.volume_id):
             self._staging.unpublish(request.target_path)
+            # CSI does not say here which kind of volume it was.
+            self._ephemeral.remove(request.volume_id, request.target_path)
         return csi.NodeUnpublishVolumeResponse()
 
     def node_get_volume_stats(self, request: csi.NodeGetVolumeStatsRequest) -> csi.NodeGetVolumeStatsResponse:

@@ -17,7 +17,7 @@ import msgspec
 from hdfs_fuse.config import Location, MountConfig, split_uri
 from hdfs_fuse.errors import InvalidArgumentError
 
-from hdfs_csi.parameters import BY_KEY, Where, own_keys, read_attributes, read_class
+from hdfs_csi.parameters import BY_KEY, KUBELET_PREFIX, Where, own_keys, read_attributes, read_class, read_inline
 
 # CSI "Size Limits": 128 bytes for a string, 4 KiB for a map of strings.
 MAX_ID_BYTES = 128
@@ -202,6 +202,28 @@ def volume_spec(
         options |= {"gid": group, "group_as_owner": True}
     config = _mount_config(options | {"volume_id": volume_id})
     return VolumeSpec(volume_id, own, config, read_only, group)
+
+
+def is_inline(context: Mapping[str, str]) -> bool:
+    """Whether the kubelet says in `volume_context` that a pod's own specification is all that there is of a volume."""
+    return context.get(f"{KUBELET_PREFIX}ephemeral") == "true"
+
+
+def inline_spec(
+    volume_id: str, attributes: Mapping[str, str], *, read_only: bool = False, group: int | None = None
+) -> VolumeSpec:
+    """What a node mounts for an inline volume: nobody may write to it, unless `readOnly` is "false".
+
+    Args, Raises: as volume_spec. With `read_only`, nobody may whatever the attributes say.
+    """
+    writable, rest = read_inline(attributes)
+    return volume_spec(volume_id, rest, read_only=read_only or not writable, group=group)
+
+
+def pod_of(context: Mapping[str, str]) -> str:
+    """The pod for which the kubelet publishes a volume, `namespace/name`; `-` where it does not say."""
+    names = [context.get(f"{KUBELET_PREFIX}pod.{part}", "") for part in ("namespace", "name")]
+    return "/".join(names) if all(names) else "-"
 
 
 def check_name(name: str) -> None:

@@ -46,6 +46,19 @@ class Pod:
             readonly=readonly,
         )
 
+    def publish_inline(
+        self, volume: csi.Volume, capability: csi.VolumeCapability = MOUNT, *, readonly: bool = False
+    ) -> csi.NodePublishVolumeRequest:
+        """What a kubelet sends for a volume that stands in a pod alone, where CSIDriver has `podInfoOnMount`."""
+        pod_info = {"ephemeral": "true", "pod.name": "trainer-0", "pod.namespace": "research", "pod.uid": "1-2-3"}
+        return csi.NodePublishVolumeRequest(
+            volume_id=volume.volume_id,
+            target_path=str(self.target),
+            volume_capability=capability,
+            volume_context={**volume.volume_context, **{f"csi.storage.k8s.io/{k}": v for k, v in pod_info.items()}},
+            readonly=readonly,
+        )
+
     def stats(self, volume: csi.Volume, path: Path | None = None) -> csi.NodeGetVolumeStatsRequest:
         return csi.NodeGetVolumeStatsRequest(
             volume_id=volume.volume_id, volume_path=str(path or self.target), staging_target_path=str(self.staging)
