@@ -207,6 +207,7 @@ def node(
             staging = Staging(supervisor, mounts, settings.complete)
             ephemeral = Ephemeral(staging, os.path.join(supervisor.runtime_dir, "inline"))
             health = Health(mounts, settings.complete)
+            # A question takes milliseconds, and seconds where a mount hangs: enough that those pass by each other.
             questions = (threads - FREE_THREADS) // 4
             changes = threads - FREE_THREADS - questions
             service = Node(node_id, staging, ephemeral, health, mounts, VolumeLocks(changes), VolumeLocks(questions))

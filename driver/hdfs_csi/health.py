@@ -65,17 +65,16 @@ class Health:
         Raises:
             NotFoundError: this node has no such volume.
         """
-        volume = next(staged.find_volume(self._mounts, volume_id), None)
-        record = volume.record if volume is not None else staged.read_record(staging_path) if staging_path else None
-        if record is None or record.volume_id != volume_id:
+        known = next(staged.find_volume(self._mounts, volume_id), None)
+        record = staged.read_record(staging_path) if staging_path else None
+        if known is None and (record is None or record.volume_id != volume_id):
             raise NotFoundError(f"volume {volume_id!r}: not on this node")
-        mountpoint = volume.entry.mountpoint if volume is not None else ""
-        if path := publish_path or staging_path:
-            try:
-                mountpoint = staged.find_at(self._mounts, volume_id, path)
-            except NotFoundError as e:
-                return Problem("NotMounted", f"{e}; {_RESTART}")
-        config = self._complete(record.spec)
+        path = publish_path or staging_path or (known.entry.mountpoint if known is not None else "")
+        try:
+            volume, mountpoint = staged.find_at(self._mounts, volume_id, path)
+        except NotFoundError as e:
+            return Problem("NotMounted", f"{e}; {_RESTART}")
+        config = self._complete(volume.record.spec)
         return _daemon_problem(mountpoint) or _hdfs_problem(mountpoint, config)
 
 

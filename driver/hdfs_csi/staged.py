@@ -194,8 +194,8 @@ def find_volume(mounts: MountTable, volume_id: str) -> Iterator[MountedVolume]:
                 yield MountedVolume(record, entry)
 
 
-def find_at(mounts: MountTable, volume_id: str, path: str) -> str:
-    """The mountpoint where a volume shows.
+def find_at(mounts: MountTable, volume_id: str, path: str) -> tuple[MountedVolume, str]:
+    """The volume that shows at a path, and where exactly: two drivers of a node may have volumes of one id.
 
     Args:
         mounts: what is mounted.
@@ -205,14 +205,15 @@ def find_at(mounts: MountTable, volume_id: str, path: str) -> str:
     Raises:
         NotFoundError: it does not show there.
     """
-    devices = {volume.entry.device for volume in find_volume(mounts, volume_id)}
+    volumes = {volume.entry.device: volume for volume in find_volume(mounts, volume_id)}
     if path.startswith("/") and path.strip("/"):
         # By names alone: to look below a path touches what is mounted at it.
         device_at = {entry.mountpoint: entry.device for entry in mounts.entries()}
         published = resolve(path)
         for mountpoint in (published, os.path.join(published, _MOUNT)):
-            if device_at.get(mountpoint) in devices:
-                return mountpoint
+            volume = volumes.get(device_at.get(mountpoint, ""))
+            if volume is not None:
+                return volume, mountpoint
     raise NotFoundError(f"volume {volume_id!r}: not mounted at {path!r}")
 
 

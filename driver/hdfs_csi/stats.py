@@ -23,7 +23,8 @@ def usage(mounts: MountTable, volume_id: str, path: str) -> list[csi.VolumeUsage
         DeadlineError: the mount hangs.
         UnavailableError: the mount is dead.
     """
-    space = probes.space(staged.find_at(mounts, volume_id, path), deadline_s=DEADLINE_S)
+    _, mountpoint = staged.find_at(mounts, volume_id, path)
+    space = probes.space(mountpoint, deadline_s=DEADLINE_S)
     units = [
         csi.VolumeUsage(
             unit=csi.VolumeUsage.BYTES,

@@ -11,7 +11,7 @@ from hdfs_fuse.mounter.supervisor import stats_path
 
 from tests.csi.driver import bounded
 from tests.csi.volumes import MOUNT
-from tests.support.processes import ProcessIdentity
+from tests.support.processes import Daemon, ProcessIdentity
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,14 @@ def kill_daemon(directory: Path, pod: Pod) -> None:
     identity = ProcessIdentity.of(daemon_pid(directory, pod))
     identity.send(signal.SIGKILL)
     assert identity.wait_gone(10)
+
+
+def children(node: Daemon) -> int:
+    """How many questions to mounts the node service has left behind: programs that have not ended."""
+    assert node.identity is not None
+    tasks = Path(f"/proc/{node.identity.pid}/task").iterdir()
+    pids = [pid for task in tasks for pid in (task / "children").read_text(encoding="ascii").split()]
+    return sum(Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip() in {"stat", "find"} for pid in pids)
 
 
 def remove_mount(mount: "MountLine") -> None:

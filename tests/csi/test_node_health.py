@@ -10,8 +10,7 @@ from grpc import StatusCode
 from hdfs_csi.pb import csi_pb2 as csi
 
 from tests.csi.driver import DriverProcess
-from tests.csi.pods import Pod, daemon_pid
-from tests.csi.test_node_stats import children
+from tests.csi.pods import Pod, children, daemon_pid, make_pod
 from tests.csi.volumes import CONTENT, put
 from tests.support.local_hdfs import LocalHdfs
 from tests.support.processes import ProcessIdentity
@@ -32,7 +31,8 @@ def hdfs(nothing_left_behind: None) -> Iterator[LocalHdfs]:
 def volume(hdfs: LocalHdfs, area: str) -> csi.Volume:
     put(hdfs, f"{area}/data.bin", CONTENT)
     attributes = {"uri": f"{hdfs.uri}{area}", "callDeadlineSeconds": "20"}
-    return csi.Volume(volume_id="my-data", volume_context=attributes)
+    # A question without paths finds a volume by its id, wherever it is mounted on this machine.
+    return csi.Volume(volume_id=f"only-here{area}", volume_context=attributes)
 
 
 @pytest.fixture
@@ -122,14 +122,14 @@ def test_a_namenode_that_is_gone_or_hangs(
         for _ in range(2):
             reason, message = found(node, published)
             assert (reason, hdfs.namenode_http in message) == ("INACCESSIBLE NameNodeUnreachable", True), message
-        assert children(node) <= 1  # what waits for the answer of the mount can't be killed
+        assert children(node.daemon) <= 1  # what waits for the answer of the mount can't be killed
     finally:
         if kill:
             hdfs.mend()
         else:
             hdfs.resume_namenode()
     wait_until(lambda: found(node, published) == (None, ""), "the volume is well again", 60)
-    wait_until(lambda: not children(node), "nobody waits any more")
+    wait_until(lambda: not children(node.daemon), "nobody waits any more")
 
 
 def test_safe_mode(node: DriverProcess, hdfs: LocalHdfs, published: csi.NodeGetVolumeHealthRequest) -> None:
@@ -165,3 +165,19 @@ def test_permission_and_a_path_that_is_gone(
     hdfs.webhdfs("DELETE", area, "DELETE", recursive="true")
     reason, message = found(node, pod.health(volume))
     assert (reason, area in message) == ("INACCESSIBLE DirectoryGone", True), message
+
+
+def test_two_volumes_of_one_id(
+    node: DriverProcess, hdfs: LocalHdfs, area: str, pod: Pod, volume: csi.Volume, tmp_path: Path
+) -> None:
+    # As two drivers of a node may have them.
+    hdfs.webhdfs("PUT", f"{area}/below", "MKDIRS")
+    attributes = {"uri": f"{hdfs.uri}{area}/below", "metadataTtlSeconds": "0"}
+    other, its_pod = csi.Volume(volume_id=volume.volume_id, volume_context=attributes), make_pod(tmp_path / "other")
+    for who, what in ((pod, volume), (its_pod, other)):
+        node.client.call(who.stage(what))
+        node.client.call(who.publish(what))
+    hdfs.webhdfs("DELETE", f"{area}/below", "DELETE")
+    assert found(node, pod.health(volume)) == (None, "")
+    reason, message = found(node, its_pod.health(other))
+    assert (reason, f"{area}/below" in message) == ("INACCESSIBLE DirectoryGone", True), message

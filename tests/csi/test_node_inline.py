@@ -20,9 +20,9 @@ PREFIX = "csi.storage.k8s.io/"
 
 
 @pytest.fixture
-def volume(volume: csi.Volume) -> csi.Volume:
-    """As the kubelet names it."""
-    volume.volume_id = "csi-0123456789abcdef"
+def volume(volume: csi.Volume, area: str) -> csi.Volume:
+    """As the kubelet names it: `csi-` and what no other pod of the node has."""
+    volume.volume_id = area.strip("/")
     return volume
 
 

@@ -1,6 +1,5 @@
 """NodeGetVolumeStats on real mounts of a real HDFS: quotas, the cluster, and mounts that are dead or hang."""
 
-import os
 import signal
 import time
 from pathlib import Path
@@ -10,7 +9,7 @@ from grpc import StatusCode
 from hdfs_csi.pb import csi_pb2 as csi
 
 from tests.csi.driver import DriverProcess
-from tests.csi.pods import Pod, daemon_pid, kill_daemon
+from tests.csi.pods import Pod, children, daemon_pid, kill_daemon
 from tests.csi.volumes import CONTENT
 from tests.support.local_hdfs import LocalHdfs
 from tests.support.processes import ProcessIdentity
@@ -18,18 +17,6 @@ from tests.support.processes import ProcessIdentity
 
 def usage(node: DriverProcess, request: csi.NodeGetVolumeStatsRequest) -> dict[int, csi.VolumeUsage]:
     return {found.unit: found for found in node.client.call(request).usage}
-
-
-def children(node: DriverProcess) -> int:
-    """Programs that the node service has started and that have not ended, but for the volumes' daemons."""
-    assert node.daemon.identity is not None
-    pid = node.daemon.identity.pid
-    found = [
-        child
-        for task in os.listdir(f"/proc/{pid}/task")
-        for child in Path(f"/proc/{pid}/task/{task}/children").read_text(encoding="ascii").split()
-    ]
-    return len([c for c in found if Path(f"/proc/{c}/comm").read_text(encoding="utf-8").strip() in {"stat", "find"}])
 
 
 def test_quotas_are_the_volume_s_own_figures(
@@ -91,7 +78,7 @@ def test_a_dead_or_hung_mount_is_an_error_within_the_deadline(
             code, message = node.client.refused(pod.stats(volume))
             assert (code, word in message) == (StatusCode.UNAVAILABLE, True), message
             assert time.monotonic() - started < 15
-        assert children(node) <= 1
+        assert children(node.daemon) <= 1
         # Nobody is kept from removing it.
         node.client.call(pod.unpublish(volume), timeout_s=30)
         node.client.call(pod.unstage(volume), timeout_s=30)
