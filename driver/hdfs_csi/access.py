@@ -4,6 +4,7 @@ A volume is writable where its access mode has a writer, unless the mount flags 
 CO's business: to HDFS all nodes are clients, and of those that would write a file it admits one at a time.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -14,11 +15,12 @@ from hdfs_csi.pb import csi_pb2 as csi
 
 _Mode = csi.VolumeCapability.AccessMode
 
-# SINGLE_NODE_SINGLE_WRITER and SINGLE_NODE_MULTI_WRITER are missing: a plugin takes them only together with the
-# capability SINGLE_NODE_MULTI_WRITER, which obliges it to count the publications of a volume on its node.
 ACCESS_MODES = frozenset(
     {
+        # What COs that don't know the next two make of them: so both, and any number of publications on a node.
         _Mode.SINGLE_NODE_WRITER,
+        _Mode.SINGLE_NODE_SINGLE_WRITER,
+        _Mode.SINGLE_NODE_MULTI_WRITER,
         _Mode.SINGLE_NODE_READER_ONLY,
         _Mode.MULTI_NODE_READER_ONLY,
         _Mode.MULTI_NODE_SINGLE_WRITER,
@@ -33,6 +35,9 @@ _READER_MODES = frozenset({_Mode.SINGLE_NODE_READER_ONLY, _Mode.MULTI_NODE_READE
 
 # Of the clients (MountConfig.backend) those that can't write to HDFS.
 _READING_BACKENDS = frozenset({"pyarrow"})
+
+# The kernel keeps the last one for "unchanged" (chown(2)).
+_MAX_ID = 2**32 - 2
 
 FS_TYPES = frozenset({"", "hdfs", "fuse.hdfs"})
 
@@ -62,6 +67,22 @@ class CapacityRange:
 def is_read_only(capability: csi.VolumeCapability) -> bool:
     """Whether nobody may write to a volume that is used as `capability` says."""
     return "ro" in capability.mount.mount_flags or capability.access_mode.mode in _READER_MODES
+
+
+def is_alone(capability: csi.VolumeCapability) -> bool:
+    """Whether a volume that is used as `capability` says may be published once only on a node."""
+    return capability.access_mode.mode == _Mode.SINGLE_NODE_SINGLE_WRITER
+
+
+def mount_group(capability: csi.VolumeCapability) -> int | None:
+    """The group that files are to show (a pod's fsGroup), of a capability that is supported; None for none."""
+    given = capability.mount.volume_mount_group
+    return int(given) if given else None
+
+
+def bind_options(capability: csi.VolumeCapability) -> list[str]:
+    """The mount flags that one pod's mount gets by name; `ro` has an argument of its own."""
+    return [flag for flag in capability.mount.mount_flags if flag != "ro"]
 
 
 def check_capabilities(capabilities: Iterable[csi.VolumeCapability], backend: str) -> None:
@@ -108,8 +129,8 @@ def unsupported(capability: csi.VolumeCapability, backend: str = "") -> str:
         reason = f"access mode: given {_mode_name(mode)}, accepted are {accepted}"
     elif mount.fs_type not in FS_TYPES:
         reason = f"fs_type: given {mount.fs_type!r}, accepted is none, hdfs or fuse.hdfs"
-    elif mount.volume_mount_group:
-        reason = "volume_mount_group: not supported; use the parameter gid"
+    elif mount.volume_mount_group and not _is_id(mount.volume_mount_group):
+        reason = f"volume_mount_group: given {mount.volume_mount_group!r}, accepted is a number from 0 to {_MAX_ID}"
     elif unknown_flags:
         reason = f"mount flags: given {', '.join(unknown_flags)}, accepted are {', '.join(sorted(MOUNT_FLAGS))}"
     elif backend in _READING_BACKENDS and not is_read_only(capability):
@@ -134,6 +155,10 @@ def capacity_range(message: csi.CapacityRange) -> CapacityRange:
     if limit and required > limit:
         raise OutOfRangeError(f"capacity_range: required are {required} bytes, more than the limit of {limit}")
     return CapacityRange(required, limit)
+
+
+def _is_id(text: str) -> bool:
+    return re.fullmatch(r"[0-9]{1,10}", text) is not None and int(text) <= _MAX_ID
 
 
 def _mode_name(mode: int) -> str:

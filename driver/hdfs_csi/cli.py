@@ -17,7 +17,9 @@ from hdfs_fuse.errors import HdfsFuseError
 from hdfs_csi import logs
 from hdfs_csi.controller import Controller
 from hdfs_csi.copies import Copies
+from hdfs_csi.ephemeral import Ephemeral
 from hdfs_csi.filesystems import Filesystems
+from hdfs_csi.health import Health
 from hdfs_csi.identity import DEFAULT_NAME, Identity
 from hdfs_csi.locks import VolumeLocks
 from hdfs_csi.node import Node, NodeSettings, problem
@@ -148,7 +150,8 @@ def controller(
     "HDFS_CSI_RUNTIME_DIR",
     type=click.Path(file_okay=False, resolve_path=True),
     default="/run/hdfs-fuse",
-    help="Where mounts offer their statistics; with the default `hdfs-fuse stats MOUNTPOINT` finds them.",
+    help="Where mounts offer their statistics, and inline volumes are mounted; "
+    "with the default `hdfs-fuse stats MOUNTPOINT` finds them.",
 )
 @_option(
     "--cache-dir",
@@ -218,7 +221,12 @@ def node(
         supervisor = Supervisor(runtime_dir)
         with contextlib.closing(supervisor):
             staging = Staging(supervisor, mounts, settings.complete)
-            service = Node(node_id, staging, VolumeLocks(threads - FREE_THREADS))
+            ephemeral = Ephemeral(staging, os.path.join(supervisor.runtime_dir, "inline"))
+            health = Health(mounts, settings.complete)
+            # A question takes milliseconds, and seconds where a mount hangs: enough that those pass by each other.
+            questions = (threads - FREE_THREADS) // 4
+            changes = threads - FREE_THREADS - questions
+            service = Node(node_id, staging, ephemeral, health, mounts, VolumeLocks(changes), VolumeLocks(questions))
             serve(endpoint, [Identity(driver_name, problem), service], threads)
 
 

@@ -31,6 +31,7 @@ _CAPABILITIES = (
     _Rpc.GET_VOLUME,
     _Rpc.GET_VOLUME_HEALTH,
     _Rpc.GET_SNAPSHOT,
+    _Rpc.SINGLE_NODE_MULTI_WRITER,
 )
 # What needs to know all base paths.
 _LISTING = (_Rpc.LIST_VOLUMES, _Rpc.LIST_VOLUME_HEALTH, _Rpc.LIST_SNAPSHOTS)

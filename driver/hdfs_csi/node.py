@@ -1,5 +1,6 @@
 """The CSI Node service: volumes are mounted on this node and shown to pods."""
 
+import logging
 import os
 from dataclasses import dataclass, field
 
@@ -7,12 +8,26 @@ import msgspec
 from hdfs_fuse.config import CacheConfig, MountConfig, StagingConfig
 from hdfs_fuse.errors import InvalidArgumentError
 
-from hdfs_csi import access, volume
+from hdfs_csi import access, stats, volume
+from hdfs_csi.ephemeral import Ephemeral
 from hdfs_csi.errors import NotReadyError
+from hdfs_csi.health import Health
 from hdfs_csi.locks import VolumeLocks
 from hdfs_csi.pb import csi_pb2 as csi
+from hdfs_csi.staged import MountTable
 from hdfs_csi.staging import Staging
 from hdfs_csi.volume import VolumeSpec
+
+log = logging.getLogger(__name__)
+
+_Rpc = csi.NodeServiceCapability.RPC
+CAPABILITIES = (
+    _Rpc.STAGE_UNSTAGE_VOLUME,
+    _Rpc.GET_VOLUME_STATS,
+    _Rpc.GET_VOLUME_HEALTH,
+    _Rpc.SINGLE_NODE_MULTI_WRITER,
+    _Rpc.VOLUME_MOUNT_GROUP,
+)
 
 # NodeGetInfoResponse.node_id in csi.proto overrides the general size limit: 256 bytes.
 MAX_NODE_ID_BYTES = 256
@@ -52,13 +67,27 @@ def problem() -> str:
 class Node:
     """One method an RPC: check the request, act, answer. RPCs that are missing are answered with UNIMPLEMENTED."""
 
-    def __init__(self, node_id: str, staging: Staging, locks: VolumeLocks) -> None:
-        """Act through `staging`, one call a volume at a time.
+    def __init__(
+        self,
+        node_id: str,
+        staging: Staging,
+        ephemeral: Ephemeral,
+        health: Health,
+        mounts: MountTable,
+        locks: VolumeLocks,
+        question_locks: VolumeLocks,
+    ) -> None:
+        """Act through `staging` and `ephemeral`, one call a volume at a time.
 
         Args:
             node_id: the name that the CO knows this node by.
             staging: the volumes of the node.
+            ephemeral: those that belong to one pod each.
+            health: says what is wrong with them.
+            mounts: what is mounted, for statistics.
             locks: refuse a second call for a volume.
+            question_locks: the same for calls that change nothing: they don't keep others waiting, and many of them
+                that wait for hung mounts don't keep volumes from being mounted and unmounted.
 
         Raises:
             InvalidArgumentError: the node id is empty or too long.
@@ -67,7 +96,11 @@ class Node:
             raise InvalidArgumentError(f"node id: given {node_id!r}, accepted are 1 to {MAX_NODE_ID_BYTES} bytes")
         self._node_id = node_id
         self._staging = staging
+        self._ephemeral = ephemeral
+        self._health = health
+        self._mounts = mounts
         self._locks = locks
+        self._question_locks = question_locks
 
     def node_get_info(self, _request: csi.NodeGetInfoRequest) -> csi.NodeGetInfoResponse:
         """CSI NodeGetInfo. No topology: HDFS is reached from every node."""
@@ -75,8 +108,8 @@ class Node:
 
     def node_get_capabilities(self, _request: csi.NodeGetCapabilitiesRequest) -> csi.NodeGetCapabilitiesResponse:
         """CSI NodeGetCapabilities."""
-        rpc = csi.NodeServiceCapability.RPC(type=csi.NodeServiceCapability.RPC.STAGE_UNSTAGE_VOLUME)
-        return csi.NodeGetCapabilitiesResponse(capabilities=[csi.NodeServiceCapability(rpc=rpc)])
+        capabilities = [csi.NodeServiceCapability(rpc=_Rpc(type=capability)) for capability in CAPABILITIES]
+        return csi.NodeGetCapabilitiesResponse(capabilities=capabilities)
 
     def node_stage_volume(self, request: csi.NodeStageVolumeRequest) -> csi.NodeStageVolumeResponse:
         """CSI NodeStageVolume: the volume is mounted once for all pods of the node, read-only if all of them only read.
@@ -88,8 +121,13 @@ class Node:
         volume.check_id(request.volume_id)
         _check_path("staging_target_path", request.staging_target_path)
         capability = _capability(request)
-        read_only = access.is_read_only(capability)
-        spec = volume.volume_spec(request.volume_id, request.volume_context, read_only=read_only)
+        access.check_capability(capability)
+        spec = volume.volume_spec(
+            request.volume_id,
+            request.volume_context,
+            read_only=access.is_read_only(capability),
+            group=access.mount_group(capability),
+        )
         access.check_capability(capability, spec.config.backend)
         with self._locks.hold(request.volume_id):
             self._staging.stage(spec, request.staging_target_path)
@@ -109,19 +147,21 @@ class Node:
         return csi.NodeUnstageVolumeResponse()
 
     def node_publish_volume(self, request: csi.NodePublishVolumeRequest) -> csi.NodePublishVolumeResponse:
-        """CSI NodePublishVolume: the staged volume is bound to a pod's directory.
+        """CSI NodePublishVolume: the staged volume, or else a pod's inline volume, shows in a pod's directory.
 
         Raises:
             InvalidArgumentError: something is missing or not accepted.
-            NotReadyError: no staging path ("Staging target path not set" among the RPC's errors).
-            HdfsFuseError: what Staging.publish raises.
+            NotReadyError: no staging path ("Staging target path not set" among the RPC's errors), nor an inline volume.
+            HdfsFuseError: what Staging.publish or Ephemeral.publish raises.
         """
         volume.check_id(request.volume_id)
         _check_path("target_path", request.target_path)
         capability = _capability(request)
         access.check_capability(capability)
+        log.info("publishing volume_id=%s pod=%s", request.volume_id, volume.pod_of(request.volume_context))
         if not request.staging_target_path:
-            raise NotReadyError("staging_target_path: missing")
+            self._publish_inline(request, capability)
+            return csi.NodePublishVolumeResponse()
         _check_path("staging_target_path", request.staging_target_path)
         with self._locks.hold(request.volume_id):
             self._staging.publish(
@@ -129,22 +169,70 @@ class Node:
                 request.staging_target_path,
                 request.target_path,
                 read_only=request.readonly or access.is_read_only(capability),
-                options=[flag for flag in capability.mount.mount_flags if flag != "ro"],
+                group=access.mount_group(capability),
+                alone=access.is_alone(capability),
+                options=access.bind_options(capability),
             )
         return csi.NodePublishVolumeResponse()
+
+    def _publish_inline(self, request: csi.NodePublishVolumeRequest, capability: csi.VolumeCapability) -> None:
+        if not volume.is_inline(request.volume_context):
+            raise NotReadyError("staging_target_path: missing")
+        spec = volume.inline_spec(
+            request.volume_id,
+            request.volume_context,
+            read_only=request.readonly or access.is_read_only(capability),
+            group=access.mount_group(capability),
+        )
+        with self._locks.hold(request.volume_id):
+            self._ephemeral.publish(spec, request.target_path, options=access.bind_options(capability))
 
     def node_unpublish_volume(self, request: csi.NodeUnpublishVolumeRequest) -> csi.NodeUnpublishVolumeResponse:
         """CSI NodeUnpublishVolume.
 
         Raises:
             InvalidArgumentError: something is missing.
-            HdfsFuseError: what Staging.unpublish raises.
+            HdfsFuseError: what Staging.unpublish and Ephemeral.remove raise.
         """
         volume.check_id(request.volume_id)
         _check_path("target_path", request.target_path)
         with self._locks.hold(request.volume_id):
             self._staging.unpublish(request.target_path)
+            # CSI does not say here which kind of volume it was.
+            self._ephemeral.remove(request.volume_id, request.target_path)
         return csi.NodeUnpublishVolumeResponse()
+
+    def node_get_volume_stats(self, request: csi.NodeGetVolumeStatsRequest) -> csi.NodeGetVolumeStatsResponse:
+        """CSI NodeGetVolumeStats.
+
+        Raises:
+            InvalidArgumentError: something is missing.
+            HdfsFuseError: what stats.usage raises.
+        """
+        volume.check_id(request.volume_id)
+        if not request.volume_path:
+            raise InvalidArgumentError("volume_path: missing")
+        with self._question_locks.hold(request.volume_path):
+            usage = stats.usage(self._mounts, request.volume_id, request.volume_path)
+        return csi.NodeGetVolumeStatsResponse(usage=usage)
+
+    def node_get_volume_health(self, request: csi.NodeGetVolumeHealthRequest) -> csi.NodeGetVolumeHealthResponse:
+        """CSI NodeGetVolumeHealth: no entry where all is well, else the one that says most.
+
+        Raises:
+            InvalidArgumentError: something is missing or not accepted.
+            NotFoundError: this node has no such volume.
+        """
+        volume.check_id(request.volume_id)
+        for name in ("volume_publish_path", "staging_target_path"):
+            if getattr(request, name):
+                _check_path(name, getattr(request, name))
+        with self._question_locks.hold(request.volume_id):
+            problem = self._health.problem(request.volume_id, request.volume_publish_path, request.staging_target_path)
+        health = csi.VolumeHealth(volume_id=request.volume_id)
+        if problem is not None:
+            health.health_statuses.add(status=problem.status, reason=problem.reason, message=problem.message)
+        return csi.NodeGetVolumeHealthResponse(volume_health=health)
 
 
 def _check_path(name: str, path: str) -> None:

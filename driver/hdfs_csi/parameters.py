@@ -14,16 +14,18 @@ from hdfs_fuse.errors import InvalidArgumentError
 
 # What Kubernetes adds to the keys of a user: the external-provisioner with --extra-create-metadata and the kubelet with
 # podInfoOnMount the first, the external-provisioner in each PersistentVolume the second.
-KUBERNETES_PREFIXES = ("csi.storage.k8s.io/", "storage.kubernetes.io/")
+KUBELET_PREFIX = "csi.storage.k8s.io/"
+KUBERNETES_PREFIXES = (KUBELET_PREFIX, "storage.kubernetes.io/")
 
 _UNITS = {"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40}
 
 
 class Where(Enum):
-    """Where a key may stand."""
+    """Where a key may stand. What goes for attributes goes for inline volumes."""
 
     CLASS = "StorageClass"
     BOTH = "StorageClass, attributes"
+    INLINE = "inline volume"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ class Parameter:
 
     Attributes:
         key: its name in the StorageClass and in the volume attributes.
-        where: which of the two take it.
+        where: which of them take it.
         default: what holds without it, as the documents show it.
         accepted: what its value may be, in words.
         meaning: what it does.
@@ -339,6 +341,14 @@ PARAMETERS: tuple[Parameter, ...] = (
         _seconds,
         "call_deadline_s",
     ),
+    Parameter(
+        "readOnly",
+        Where.INLINE,
+        "true",
+        "`true` or `false`",
+        "whether writes are refused; `readOnly: true` of the pod's volume itself refuses them in any case",
+        _boolean,
+    ),
 )
 
 BY_KEY = {parameter.key: parameter for parameter in PARAMETERS}
@@ -353,7 +363,8 @@ def read_class(given: Mapping[str, str]) -> dict[str, object]:
     Raises:
         InvalidArgumentError: an unknown key, with the nearest known one, or a value that its key does not take.
     """
-    return _read(given, tuple(BY_KEY), "StorageClass parameters")
+    known = tuple(p.key for p in PARAMETERS if p.where is not Where.INLINE)
+    return _read(given, known, "StorageClass parameters")
 
 
 def read_mutable(given: Mapping[str, str]) -> dict[str, object]:
@@ -371,6 +382,20 @@ def read_attributes(given: Mapping[str, str]) -> dict[str, object]:
     """
     known = tuple(p.key for p in PARAMETERS if p.where is Where.BOTH)
     return _read(given, known, "volume attributes")
+
+
+def read_inline(given: Mapping[str, str]) -> tuple[bool, dict[str, str]]:
+    """Check the attributes of an inline volume.
+
+    Returns:
+        Whether it is writable, and the other attributes, which `read_attributes` takes.
+
+    Raises:
+        As `read_class`.
+    """
+    known = tuple(p.key for p in PARAMETERS if p.where is not Where.CLASS)
+    values = _read(given, known, "attributes of an inline volume")
+    return values.get("readOnly") is False, {k: v for k, v in given.items() if k != "readOnly"}
 
 
 def own_keys(given: Mapping[str, str]) -> dict[str, str]:

@@ -42,7 +42,15 @@ _MAX_SOCKET_PATH_BYTES = 107
 
 # What a CO asks all the time.
 _QUIET = frozenset(
-    {"Probe", "GetPluginInfo", "GetPluginCapabilities", "ControllerGetCapabilities", "NodeGetCapabilities"}
+    {
+        "Probe",
+        "GetPluginInfo",
+        "GetPluginCapabilities",
+        "ControllerGetCapabilities",
+        "NodeGetCapabilities",
+        "NodeGetVolumeStats",
+        "NodeGetVolumeHealth",
+    }
 )
 
 # gRPC sends a message as HTTP/2 metadata, of which clients take 8 KiB by default.

@@ -1,9 +1,9 @@
 """Volumes on a node: mounted once in their staging directory, bound from there to each pod, repaired when dead.
 
-Below the staging directory that the CO makes stand `mount`, the mountpoint, and `volume.json`, which says what is
-mounted there. The mountpoint is not the staging directory itself, because the kubelet stats that directory before it
-calls the driver: it would hang with a hung mount, and for a dead one it may never make the call that repairs it.
-Nothing here stats a mountpoint: what is mounted is read from mountinfo, and whether it lives from a bounded probe.
+The mountpoint stands below the staging directory that the CO makes (staged.py) and is not that directory itself,
+because the kubelet stats that one before it calls the driver: it would hang with a hung mount, and for a dead one it
+may never make the call that repairs it. Nothing here stats a mountpoint: what is mounted is read from mountinfo, and
+whether it lives from a bounded probe.
 """
 
 import contextlib
@@ -12,13 +12,14 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-import msgspec
 from hdfs_fuse.config import MountConfig
-from hdfs_fuse.errors import AlreadyExistsError, DirectoryNotEmptyError, MountError, ReadOnlyError
+from hdfs_fuse.errors import AlreadyExistsError, BusyError, MountError, ReadOnlyError
 from hdfs_fuse.mounter.mounts import FSTYPE
 
+from hdfs_csi import staged
 from hdfs_csi.errors import NotReadyError
-from hdfs_csi.volume import VolumeSpec, volume_spec
+from hdfs_csi.staged import MountEntry, MountTable, StagedVolume, mountpoint_of, read_record, resolve
+from hdfs_csi.volume import VolumeSpec
 
 log = logging.getLogger(__name__)
 
@@ -31,36 +32,8 @@ UNSTAGE_DEADLINE_S = 90.0
 PROBE_DEADLINE_S = 5.0
 
 
-class MountEntry(Protocol):
-    """What is needed of hdfs_fuse.mounter.mounts.MountEntry."""
-
-    @property
-    def device(self) -> str:
-        """`major:minor`."""
-        ...
-
-    @property
-    def fstype(self) -> str:
-        """Filesystem type."""
-        ...
-
-    @property
-    def source(self) -> str:
-        """URI of the volume."""
-        ...
-
-    @property
-    def options(self) -> frozenset[str]:
-        """Options of this mount."""
-        ...
-
-
-class Mounts(Protocol):
+class Mounts(MountTable, Protocol):
     """What is needed of the module hdfs_fuse.mounter.mounts."""
-
-    def find(self, path: str) -> MountEntry | None:
-        """The topmost mount at exactly `path`; `path` is not touched."""
-        ...
 
     def bind(self, source: str, target: str, *, read_only: bool, options: Sequence[str] = ()) -> None:
         """Show `source` at `target` too."""
@@ -87,20 +60,6 @@ class Mounter(Protocol):
         ...
 
 
-class StagedVolume(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Content of volume.json. Holds no secrets.
-
-    Attributes:
-        volume_id: what is mounted here.
-        attributes: of its PersistentVolume.
-        read_only: whether the mount refuses changes, for whomever it is published.
-    """
-
-    volume_id: str
-    attributes: dict[str, str]
-    read_only: bool
-
-
 class Staging:
     """The volumes of a node. Calls for one volume must not overlap (VolumeLocks)."""
 
@@ -121,36 +80,35 @@ class Staging:
 
         Raises:
             NotReadyError: the directory is not there.
-            AlreadyExistsError: another volume, or the same with other attributes or another read-only flag, is there.
+            AlreadyExistsError: another volume, or the same with other attributes, another read-only flag or another
+                group, is there.
             HdfsFuseError: what the mounter raises; then nothing is left behind of a volume that was not staged before.
         """
-        mountpoint, record_path = _mountpoint(staging_path), _record_path(staging_path)
+        mountpoint = mountpoint_of(staging_path)
         if not os.path.isdir(os.path.dirname(mountpoint)):
             raise NotReadyError(f"staging_target_path {staging_path!r}: no directory; the CO makes it")
-        wanted = StagedVolume(volume_id=spec.volume_id, attributes=dict(spec.attributes), read_only=spec.read_only)
-        staged = _read_record(record_path)
+        wanted, record = StagedVolume.of(spec), read_record(staging_path)
         if self._mounts.find(mountpoint) is not None:
-            alive = self._is_alive(mountpoint)
-            if alive and staged == wanted:
-                return
-            if staged is not None and staged.volume_id != spec.volume_id:
-                raise AlreadyExistsError(f"{staging_path}: volume {staged.volume_id!r} is staged there")
-            if alive:
-                other = "attributes" if staged is None or staged.attributes != wanted.attributes else "read-only flag"
-                raise AlreadyExistsError(f"{staging_path}: volume {spec.volume_id!r} is staged with other {other}")
+            if record is not None and record.volume_id != spec.volume_id:
+                raise AlreadyExistsError(f"{staging_path}: volume {record.volume_id!r} is staged there")
+            if self._is_alive(mountpoint):
+                conflict = "attributes" if record is None else record.conflict(wanted)
+                if not conflict:
+                    return
+                raise AlreadyExistsError(f"{staging_path}: volume {spec.volume_id!r} is staged with other {conflict}")
             log.warning("dead mount replaced volume_id=%s path=%s", spec.volume_id, mountpoint)
             self._unmount(mountpoint, self._mounter.unmount)
-        _write_record(record_path, wanted)
+        staged.write_record(staging_path, wanted)
         try:
-            _make_directory(mountpoint)
+            staged.make_directory(mountpoint)
             self._mounter.mount(self._complete(spec), mountpoint, deadline_s=MOUNT_DEADLINE_S)
         except BaseException:
-            if staged is None:  # else it stays staged, and the next stage or publish repairs it
-                self._clear(mountpoint, record_path)
+            if record is None:  # else it stays staged, and the next stage or publish repairs it
+                staged.clear(self._mounts, staging_path)
             raise
         log.info(
-            "volume mounted volume_id=%s uri=%s path=%s read_only=%s",
-            spec.volume_id, spec.config.uri, mountpoint, spec.read_only,
+            "volume mounted volume_id=%s uri=%s path=%s read_only=%s group=%s",
+            spec.volume_id, spec.config.uri, mountpoint, spec.read_only, spec.group,
         )  # fmt: skip
 
     def unstage(self, volume_id: str, staging_path: str) -> None:
@@ -162,18 +120,25 @@ class Staging:
             DeadlineError: files are still being stored; the next call goes on waiting.
             MountError: something that is not ours is mounted there, or the kernel does not let go.
         """
-        mountpoint, record_path = _mountpoint(staging_path), _record_path(staging_path)
-        staged = _read_record(record_path)
-        if staged is not None and staged.volume_id != volume_id:
-            log.info("volume is not staged there volume_id=%s staged=%s", volume_id, staged.volume_id)
+        mountpoint, record = mountpoint_of(staging_path), read_record(staging_path)
+        if record is not None and record.volume_id != volume_id:
+            log.info("volume is not staged there volume_id=%s staged=%s", volume_id, record.volume_id)
             return
         self._check_ours(mountpoint)
         # Also where nothing is mounted: an earlier call may not have waited to the end.
         self._mounter.unmount(mountpoint, deadline_s=UNSTAGE_DEADLINE_S, force=True)
-        self._clear(mountpoint, record_path)
+        staged.clear(self._mounts, staging_path)
 
     def publish(
-        self, volume_id: str, staging_path: str, target_path: str, *, read_only: bool, options: Sequence[str] = ()
+        self,
+        volume_id: str,
+        staging_path: str,
+        target_path: str,
+        *,
+        read_only: bool,
+        group: int | None = None,
+        alone: bool = False,
+        options: Sequence[str] = (),
     ) -> None:
         """Bind the staged volume to `target_path`; if its mount died since it was staged, it is mounted again first.
 
@@ -182,30 +147,35 @@ class Staging:
             staging_path: where it was staged.
             target_path: made if it is not there; its parent must be.
             read_only: whether writes are refused at this target.
+            group: that its files are to show; None for any.
+            alone: whether it may be published nowhere else on this node.
             options: mount flags of this target (access.MOUNT_FLAGS without `ro`).
 
         Raises:
-            NotReadyError: the volume is not staged there, or the parent of the target is missing.
+            NotReadyError: the volume is not staged there, or with another group, or the target's parent is missing.
+            BusyError: it is to be alone, and published elsewhere.
             ReadOnlyError: it is to be writable, and was staged read-only.
             AlreadyExistsError: something else, or the same with another read-only flag, is mounted at the target.
             HdfsFuseError: what the mounter raises.
         """
-        staged = _read_record(_record_path(staging_path))
-        if staged is None or staged.volume_id != volume_id:
+        record = read_record(staging_path)
+        if record is None or record.volume_id != volume_id:
             raise NotReadyError(f"volume {volume_id!r}: not staged at {staging_path!r}")
-        if staged.read_only and not read_only:
+        if record.read_only and not read_only:
             raise ReadOnlyError(
                 f"volume {volume_id!r}: staged read-only at {staging_path!r}, so it can't be writable here"
             )
-        spec = volume_spec(volume_id, staged.attributes, read_only=staged.read_only)
-        self.stage(spec, staging_path)
-        source, target = _mountpoint(staging_path), resolve(target_path)
+        record.check_group(group)
+        self.stage(record.spec, staging_path)
+        source, target = mountpoint_of(staging_path), resolve(target_path)
         staged_mount = self._mounts.find(source)
         if staged_mount is None:
             raise MountError(f"{source}: unmounted while the volume was published")
         if self._is_published(staged_mount, target, read_only=read_only):
             return
-        _make_directory(target)
+        if alone:
+            self._check_alone(staged_mount, volume_id)
+        staged.make_directory(target)
         try:
             self._mounts.bind(source, target, read_only=read_only, options=options)
         except BaseException:
@@ -234,6 +204,16 @@ class Staging:
         self._unmount(target, self._mounts.unmount)
         return False
 
+    def _check_alone(self, staged_mount: MountEntry, volume_id: str) -> None:
+        """Refuse a second publication. One whose mount is dead lets nobody write, and one of a subPath is a pod's own.
+
+        Raises:
+            BusyError: there is one.
+        """
+        for entry in self._mounts.entries():
+            if (entry.device, entry.root) == (staged_mount.device, "/") and entry.mountpoint != staged_mount.mountpoint:
+                raise BusyError(f"volume {volume_id!r}: for one pod at a time, and published at {entry.mountpoint}")
+
     def unpublish(self, target_path: str) -> None:
         """Unmount `target_path`, whatever state it is in, and remove it; one that is gone counts as removed.
 
@@ -243,7 +223,7 @@ class Staging:
         """
         target = resolve(target_path)
         self._unmount(target, self._mounts.unmount)
-        _remove_directory(target)
+        staged.remove_directory(target)
 
     def _is_alive(self, path: str) -> bool:
         return self._mounts.is_alive(path, deadline_s=PROBE_DEADLINE_S)
@@ -267,69 +247,3 @@ class Staging:
         if entry is not None and entry.fstype != FSTYPE:
             raise MountError(f"{path}: a filesystem of type {entry.fstype} is mounted there, not one of ours")
         return entry is not None
-
-    def _clear(self, mountpoint: str, record_path: str) -> None:
-        """Remove what stage() made, so that the CO can remove its directory; never below a mount."""
-        if self._mounts.find(mountpoint) is None:
-            _remove_directory(mountpoint)
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(record_path)
-
-
-def resolve(path: str) -> str:
-    """The name that mountinfo has for `path`: symlinks among the parents are followed, the last component never is.
-
-    Args:
-        path: absolute, without `..`, not the root (node.py checks it).
-    """
-    parent, name = os.path.split(path.rstrip("/"))
-    return os.path.join(os.path.realpath(parent), name)
-
-
-def _mountpoint(staging_path: str) -> str:
-    return os.path.join(resolve(staging_path), "mount")
-
-
-def _record_path(staging_path: str) -> str:
-    return os.path.join(resolve(staging_path), "volume.json")
-
-
-def _read_record(path: str) -> StagedVolume | None:
-    try:
-        with open(path, "rb") as file:
-            return msgspec.json.decode(file.read(), type=StagedVolume)
-    except FileNotFoundError:
-        return None
-    except (msgspec.MsgspecError, UnicodeDecodeError, NotADirectoryError) as e:
-        # Written by rename, so a crash can't leave half of it. Staging again and unstaging both mend it.
-        log.warning("staging record unreadable path=%s error=%s", path, e)
-        return None
-
-
-def _write_record(path: str, staged: StagedVolume) -> None:
-    temporary = f"{path}.new"
-    with open(temporary, "wb") as file:
-        file.write(msgspec.json.encode(staged))
-        file.flush()
-        os.fsync(file.fileno())
-    os.rename(temporary, path)
-
-
-def _make_directory(path: str) -> None:
-    try:
-        os.mkdir(path, 0o750)
-    except FileExistsError:
-        return
-    except FileNotFoundError as e:
-        raise NotReadyError(f"{path}: its parent directory is not there; the CO makes it") from e
-
-
-def _remove_directory(path: str) -> None:
-    try:
-        os.rmdir(path)
-    except FileNotFoundError:
-        return
-    except OSError as e:
-        if os.listdir(path):
-            raise DirectoryNotEmptyError(f"{path}: files stand in the unmounted directory; move them away") from e
-        raise MountError(f"{path}: can't be removed: {e.strerror}") from e

@@ -18,7 +18,16 @@ import msgspec
 from hdfs_fuse.config import Location, MountConfig, split_uri
 from hdfs_fuse.errors import InvalidArgumentError
 
-from hdfs_csi.parameters import BY_KEY, Where, own_keys, read_attributes, read_class, read_mutable
+from hdfs_csi.parameters import (
+    BY_KEY,
+    KUBELET_PREFIX,
+    Where,
+    own_keys,
+    read_attributes,
+    read_class,
+    read_inline,
+    read_mutable,
+)
 from hdfs_csi.records import Settings
 
 # CSI "Size Limits": 128 bytes for a string, 4 KiB for a map of strings.
@@ -133,12 +142,14 @@ class VolumeSpec:
         attributes: what its PersistentVolume says, without what Kubernetes added.
         config: the mount that this asks for, without what the node adds.
         read_only: whether nobody may write to it on this node; where somebody may, the node adds that to `config`.
+        group: that its files show because a pod's fsGroup says so; None for what `attributes` say.
     """
 
     volume_id: str
     attributes: Mapping[str, str]
     config: MountConfig
     read_only: bool
+    group: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,28 +258,59 @@ def attributes_of(volume_id: VolumeId, path: str, parameters: Mapping[str, str])
     return kept | {"uri": f"{volume_id.base.filesystem}{path}"}
 
 
-def volume_spec(volume_id: str, attributes: Mapping[str, str], *, read_only: bool = False) -> VolumeSpec:
+def volume_spec(
+    volume_id: str, attributes: Mapping[str, str], *, read_only: bool = False, group: int | None = None
+) -> VolumeSpec:
     """What a node mounts.
 
     Args:
         volume_id: any id.
         attributes: `volume_context` of a CSI request.
         read_only: whether nobody may write to it there.
+        group: that its files are to show, with the permissions of their owner; None leaves it to the attributes.
 
     Raises:
-        InvalidArgumentError: an id that is too long, a key or a value that is not acceptable.
+        InvalidArgumentError: an id that is too long, a key or a value that is not acceptable, another `gid`.
     """
     check_id(volume_id)
     own = own_keys(attributes)
     size = sum(len(key.encode()) + len(value.encode()) for key, value in own.items())
     if size > MAX_MAP_BYTES:
         raise InvalidArgumentError(f"volume attributes: {size} bytes, CSI allows {MAX_MAP_BYTES}")
-    values = read_attributes(attributes)
+    values = read_attributes(own)
     location = _location(values)
     options = {BY_KEY[key].field: value for key, value in values.items()}
     options["uri"] = f"{location.filesystem}{location.path}"
+    if group is not None:
+        if values.get("gid", group) != group:
+            raise InvalidArgumentError(
+                f"gid: given {values['gid']}, but the pod's fsGroup is {group}; drop one of them"
+            )
+        options |= {"gid": group, "group_as_owner": True}
     config = _mount_config(options | {"volume_id": volume_id})
-    return VolumeSpec(volume_id, own, config, read_only)
+    return VolumeSpec(volume_id, own, config, read_only, group)
+
+
+def is_inline(context: Mapping[str, str]) -> bool:
+    """Whether the kubelet says in `volume_context` that a pod's own specification is all that there is of a volume."""
+    return context.get(f"{KUBELET_PREFIX}ephemeral") == "true"
+
+
+def inline_spec(
+    volume_id: str, attributes: Mapping[str, str], *, read_only: bool = False, group: int | None = None
+) -> VolumeSpec:
+    """What a node mounts for an inline volume: nobody may write to it, unless `readOnly` is "false".
+
+    Args, Raises: as volume_spec. With `read_only`, nobody may whatever the attributes say.
+    """
+    writable, rest = read_inline(attributes)
+    return volume_spec(volume_id, rest, read_only=read_only or not writable, group=group)
+
+
+def pod_of(context: Mapping[str, str]) -> str:
+    """The pod for which the kubelet publishes a volume, `namespace/name`; `-` where it does not say."""
+    names = [context.get(f"{KUBELET_PREFIX}pod.{part}", "") for part in ("namespace", "name")]
+    return "/".join(names) if all(names) else "-"
 
 
 def check_name(name: str) -> None:

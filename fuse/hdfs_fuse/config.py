@@ -72,6 +72,7 @@ class MountConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         user: identity under simple authentication; None takes HADOOP_USER_NAME, then the process's user.
         read_only: whether changes are refused; else `staging` is needed.
         uid, gid: owner and group that all files show; None shows each file's own, as far as this node knows the name.
+        group_as_owner: whether files show their group the permissions of their owner.
         umask: permission bits taken away from what files show.
         allow_other: whether other users than the mounting one may enter (pods that are not root need it).
         metadata_ttl_s: how long attributes, names and absences may be believed, in seconds.
@@ -93,6 +94,7 @@ class MountConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     read_only: bool = True
     uid: int | None = None
     gid: int | None = None
+    group_as_owner: bool = False
     umask: int = 0
     allow_other: bool = False
     metadata_ttl_s: float = 60.0

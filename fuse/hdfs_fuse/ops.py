@@ -80,6 +80,7 @@ class Operations(pyfuse3.Operations):
         self._on_init = on_init
         self._owners = Owners(config.uid, config.gid)
         self._mode_mask = ~config.umask
+        self._group_as_owner = config.group_as_owner
         self._is_read_only = config.read_only
         self._ttl_s = config.metadata_ttl_s
         self._can_hide_node_ids = _can_hide_node_ids()
@@ -141,7 +142,11 @@ class Operations(pyfuse3.Operations):
         data = pyfuse3.StatvfsData()
         data.f_bsize = data.f_frsize = _STATFS_BLOCK_BYTES
         data.f_blocks = space.capacity_bytes // _STATFS_BLOCK_BYTES
-        data.f_bfree = data.f_bavail = space.free_bytes // _STATFS_BLOCK_BYTES
+        # Not what can still be written: df takes the difference to f_blocks for what is used.
+        data.f_bfree = max(space.capacity_bytes - space.used_bytes, 0) // _STATFS_BLOCK_BYTES
+        data.f_bavail = space.free_bytes // _STATFS_BLOCK_BYTES
+        data.f_files = space.max_names
+        data.f_ffree = data.f_favail = max(space.max_names - space.used_names, 0)
         data.f_namemax = 255
         return data
 
@@ -365,7 +370,8 @@ class Operations(pyfuse3.Operations):
 
     def _fill(self, attributes: pyfuse3.EntryAttributes, status: FileStatus) -> pyfuse3.EntryAttributes:
         mtime_ns = status.mtime_ms * 1_000_000
-        attributes.st_mode = _FILE_TYPES[status.kind] | (status.mode & self._mode_mask)
+        mode = status.mode | (status.mode & stat.S_IRWXU) >> 3 if self._group_as_owner else status.mode
+        attributes.st_mode = _FILE_TYPES[status.kind] | (mode & self._mode_mask)
         attributes.st_uid, attributes.st_gid = self._owners.ids_of(status)
         attributes.st_size = status.length_bytes
         attributes.st_blocks = (status.length_bytes + 511) // 512

@@ -758,6 +758,19 @@ def test_space_of_a_quota(adapter: Adapter, backend: Backend, request: pytest.Fi
     found = backend.space(adapter.root)
     assert (found.capacity_bytes, found.used_bytes) == (1 << 30, len(CONTENT))
     assert found.free_bytes == (1 << 30) - len(CONTENT)
+    assert (found.max_names, found.used_names) == (0, 0)
+
+
+def test_names_of_a_quota(adapter: Adapter, backend: Backend, request: pytest.FixtureRequest) -> None:
+    if not adapter.is_hdfs:
+        pytest.skip("quotas are HDFS's")
+    hdfs = request.getfixturevalue("hdfs")
+    assert isinstance(hdfs, LocalHdfs)
+    hdfs.webhdfs("PUT", adapter.root, "SETQUOTA", namespacequota="10")
+    adapter.put(f"{adapter.root}/file", CONTENT)
+    found = backend.space(adapter.root)
+    assert (found.max_names, found.used_names) == (10, 2)
+    assert found.capacity_bytes == backend.space("/").capacity_bytes
 
 
 # ---- identity

@@ -11,7 +11,7 @@ from hdfs_fuse.mounter.supervisor import stats_path
 
 from tests.csi.driver import bounded
 from tests.csi.volumes import MOUNT
-from tests.support.processes import ProcessIdentity
+from tests.support.processes import Daemon, ProcessIdentity
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,29 @@ class Pod:
             volume_capability=capability,
             volume_context=volume.volume_context,
             readonly=readonly,
+        )
+
+    def publish_inline(
+        self, volume: csi.Volume, capability: csi.VolumeCapability = MOUNT, *, readonly: bool = False
+    ) -> csi.NodePublishVolumeRequest:
+        """What a kubelet sends for a volume that stands in a pod alone, where CSIDriver has `podInfoOnMount`."""
+        pod_info = {"ephemeral": "true", "pod.name": "trainer-0", "pod.namespace": "research", "pod.uid": "1-2-3"}
+        return csi.NodePublishVolumeRequest(
+            volume_id=volume.volume_id,
+            target_path=str(self.target),
+            volume_capability=capability,
+            volume_context={**volume.volume_context, **{f"csi.storage.k8s.io/{k}": v for k, v in pod_info.items()}},
+            readonly=readonly,
+        )
+
+    def stats(self, volume: csi.Volume, path: Path | None = None) -> csi.NodeGetVolumeStatsRequest:
+        return csi.NodeGetVolumeStatsRequest(
+            volume_id=volume.volume_id, volume_path=str(path or self.target), staging_target_path=str(self.staging)
+        )
+
+    def health(self, volume: csi.Volume) -> csi.NodeGetVolumeHealthRequest:
+        return csi.NodeGetVolumeHealthRequest(
+            volume_id=volume.volume_id, volume_publish_path=str(self.target), staging_target_path=str(self.staging)
         )
 
     def unpublish(self, volume: csi.Volume) -> csi.NodeUnpublishVolumeRequest:
@@ -82,10 +105,13 @@ def mounts_below(directory: Path) -> list["MountLine"]:
 
 
 def daemon_pid(directory: Path, pod: Pod) -> int:
-    """The process that serves the volume staged for `pod`, from the statistics that it offers."""
-    (device,) = {
-        mount.device for mount in mounts_below(directory) if mount.point.startswith(str(pod.staging.resolve()))
-    }
+    """The process that serves the volume staged for `pod`."""
+    return serving_pid(directory, pod.staging)
+
+
+def serving_pid(directory: Path, path: Path) -> int:
+    """The process that serves what is mounted at or below `path`, from the statistics that it offers."""
+    (device,) = {mount.device for mount in mounts_below(directory) if mount.point.startswith(str(path.resolve()))}
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(10)
         connection.connect(stats_path(str(directory / "run"), device))
@@ -98,6 +124,14 @@ def kill_daemon(directory: Path, pod: Pod) -> None:
     identity = ProcessIdentity.of(daemon_pid(directory, pod))
     identity.send(signal.SIGKILL)
     assert identity.wait_gone(10)
+
+
+def children(node: Daemon) -> int:
+    """How many questions to mounts the node service has left behind: programs that have not ended."""
+    assert node.identity is not None
+    tasks = Path(f"/proc/{node.identity.pid}/task").iterdir()
+    pids = [pid for task in tasks for pid in (task / "children").read_text(encoding="ascii").split()]
+    return sum(Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip() in {"stat", "find"} for pid in pids)
 
 
 def remove_mount(mount: "MountLine") -> None:

@@ -44,11 +44,6 @@ REFUSED: dict[str, tuple[Callable[[str], csi.CreateVolumeRequest], StatusCode, s
         StatusCode.INVALID_ARGUMENT,
         "SINGLE_NODE_WRITER",
     ),
-    "single writer mode": (
-        lambda base: create("a", base, volume_capabilities=[capability(Mode.SINGLE_NODE_SINGLE_WRITER)]),
-        StatusCode.INVALID_ARGUMENT,
-        "SINGLE_NODE_SINGLE_WRITER",
-    ),
     "disk filesystem": (
         lambda base: create("a", base, volume_capabilities=[capability(Mode.SINGLE_NODE_WRITER, fs_type="ext4")]),
         StatusCode.INVALID_ARGUMENT,

@@ -144,10 +144,17 @@ def test_the_node_says_who_it_is(node: DriverProcess) -> None:
     info = node.client.call(csi.NodeGetInfoRequest())
     assert (info.node_id, info.max_volumes_per_node, info.HasField("accessible_topology")) == ("node-1", 0, False)
     capabilities = node.client.call(csi.NodeGetCapabilitiesRequest()).capabilities
-    assert [c.rpc.type for c in capabilities] == [csi.NodeServiceCapability.RPC.STAGE_UNSTAGE_VOLUME]
+    rpc = csi.NodeServiceCapability.RPC
+    assert {c.rpc.type for c in capabilities} == {
+        rpc.STAGE_UNSTAGE_VOLUME,
+        rpc.GET_VOLUME_STATS,
+        rpc.GET_VOLUME_HEALTH,
+        rpc.SINGLE_NODE_MULTI_WRITER,
+        rpc.VOLUME_MOUNT_GROUP,
+    }
     assert node.client.call(csi.ProbeRequest()).ready.value
     assert node.client.call(csi.GetPluginInfoRequest()).name == "hdfs.csi.dev"
-    for request in (csi.NodeGetVolumeStatsRequest(), csi.NodeExpandVolumeRequest(), csi.CreateVolumeRequest()):
+    for request in (csi.NodeGetStorageHealthRequest(), csi.NodeExpandVolumeRequest(), csi.CreateVolumeRequest()):
         assert node.client.refused(request)[0] is StatusCode.UNIMPLEMENTED
 
 

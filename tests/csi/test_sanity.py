@@ -14,7 +14,7 @@ from tests.csi.pods import mounts_below
 from tests.csi.sanity import csi_sanity
 
 # What ran with the RPCs advertised now; fewer would mean that a capability got lost.
-PASSED_AT_LEAST = 73
+PASSED_AT_LEAST = 80
 
 _SUMMARY = re.compile(r"(\d+) Passed.*?(\d+) Failed.*?(\d+) Pending.*?(\d+) Skipped")
 

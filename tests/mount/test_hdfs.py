@@ -58,6 +58,18 @@ def test_content_names_and_times_are_those_of_hdfs(hdfs: LocalHdfs, hdfs_dir: st
         assert counted["error_count"] == 0
 
 
+def test_quotas_show_in_statfs(hdfs: LocalHdfs, hdfs_dir: str, tmp_path: Path) -> None:
+    put(hdfs, f"{hdfs_dir}/large", LARGE)
+    hdfs.webhdfs("PUT", hdfs_dir, "SETQUOTA", namespacequota="10", storagespacequota=str(1 << 30))
+    with mounted(f"{hdfs.uri}{hdfs_dir}", tmp_path) as mount:
+        found = os.statvfs(mount.path)
+        assert found.f_blocks * found.f_frsize == 1 << 30
+        taken = (found.f_blocks - found.f_bfree) * found.f_frsize
+        assert len(LARGE) <= taken < len(LARGE) + 2 * found.f_frsize
+        assert found.f_bavail <= found.f_bfree
+        assert (found.f_files, found.f_ffree) == (10, 8)
+
+
 def test_a_replaced_file_shows_its_new_content(hdfs: LocalHdfs, hdfs_dir: str, tmp_path: Path) -> None:
     put(hdfs, f"{hdfs_dir}/file", LARGE)
     with mounted(f"{hdfs.uri}{hdfs_dir}", tmp_path) as mount:

@@ -140,6 +140,14 @@ def test_owner_mode_and_space_are_shown_as_asked(source: Path, tmp_path: Path) -
         assert done.stdout == (source / "4096").read_bytes()
 
 
+def test_a_group_that_may_do_what_the_owner_may(source: Path, tmp_path: Path) -> None:
+    (source / "4096").chmod(0o604)
+    with mounted(f"file://{source}", tmp_path, gid=2345, group_as_owner=True, umask=0o002) as mount:
+        st_ = (mount.path / "4096").stat()
+        assert (st_.st_gid, st_.st_mode & 0o777) == (2345, 0o664)
+        assert mount.path.stat().st_mode & 0o070 == 0o070
+
+
 def test_a_large_directory_is_listed_whole_in_bounded_memory(tmp_path: Path) -> None:
     count = 30_000
     (tmp_path / "many").mkdir()

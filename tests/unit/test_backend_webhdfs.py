@@ -102,11 +102,25 @@ def test_without_a_quota_the_clusters_space_counts(
         (0, 0, SpaceUsage(0, 0, 0)),
     ],
 )
-def test_a_quota(start: Callable[..., NameNode], quota: int, consumed: int, expected: SpaceUsage) -> None:
+def test_a_space_quota(start: Callable[..., NameNode], quota: int, consumed: int, expected: SpaceUsage) -> None:
     namenode = start(GETQUOTAUSAGE=(200, {"QuotaUsage": {"spaceQuota": quota, "spaceConsumed": consumed}}))
     web = WebHdfs([namenode.address])
     assert web.space("/dir") == web.space("/dir") == expected
     assert namenode.asked["GETQUOTAUSAGE"] == 2
+
+
+@pytest.mark.parametrize(
+    ("quota", "expected"),
+    [
+        ({"quota": 10, "spaceQuota": -1}, SpaceUsage(1000, 200, 700, max_names=10, used_names=4)),
+        ({"quota": 10, "spaceQuota": 500}, SpaceUsage(500, 100, 400, max_names=10, used_names=4)),
+        ({"quota": 2, "spaceQuota": -1}, SpaceUsage(1000, 200, 700, max_names=2, used_names=4)),
+        ({"quota": (1 << 63) - 1, "spaceQuota": -1}, SpaceUsage(1000, 200, 700)),  # what the root has
+    ],
+)
+def test_a_name_quota(start: Callable[..., NameNode], quota: dict[str, int], expected: SpaceUsage) -> None:
+    usage = {"QuotaUsage": {"fileAndDirectoryCount": 4, "spaceConsumed": 100, **quota}}
+    assert WebHdfs([start(GETQUOTAUSAGE=(200, usage)).address]).space("/dir") == expected
 
 
 def test_a_directory_without_a_quota_is_not_walked_again_soon(start: Callable[..., NameNode]) -> None:

@@ -7,6 +7,7 @@ Everything else about staging is tested with real mounts, in tests/csi/test_node
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from dataclasses import replace as replace_entry
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,8 @@ class Entry:
     source: str
     options: frozenset[str]
     fstype: str = FSTYPE
+    root: str = "/"
+    mountpoint: str = ""
 
 
 @dataclass
@@ -40,6 +43,9 @@ class FakeMounts:
 
     def find(self, path: str) -> Entry | None:
         return self.at.get(path)
+
+    def entries(self) -> list[Entry]:
+        return [replace_entry(entry, mountpoint=path) for path, entry in self.at.items()]
 
     def is_alive(self, path: str, *, deadline_s: float = 0) -> bool:
         return self.at[path].device not in self.dead

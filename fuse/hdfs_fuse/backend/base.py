@@ -53,11 +53,15 @@ class SpaceUsage:
         capacity_bytes: how much fits.
         used_bytes: how much is taken.
         free_bytes: how much can still be written; capacity less used is an upper bound for it.
+        max_names: how many files and directories there may be, the path itself included; 0 where nothing bounds them.
+        used_names: how many there are; 0 where nothing bounds them.
     """
 
     capacity_bytes: int
     used_bytes: int
     free_bytes: int
+    max_names: int = 0
+    used_names: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +185,7 @@ class Backend(Protocol):
         ...
 
     def space(self, path: str) -> SpaceUsage:
-        """Space of the quota set on `path`, in raw bytes (replicas count), else of the filesystem.
+        """Space of the quotas set on `path`, in raw bytes (replicas count), else of the filesystem.
 
         Raises:
             UnsupportedError, UnavailableError: there is no way to know, or none that answers now.

@@ -109,6 +109,8 @@ class LocalBackend:
             capacity_bytes=found.f_blocks * found.f_frsize,
             used_bytes=(found.f_blocks - found.f_bfree) * found.f_frsize,
             free_bytes=found.f_bavail * found.f_frsize,
+            max_names=found.f_files,
+            used_names=found.f_files - found.f_ffree,
         )
 
     def make_directory(self, path: str, mode: int) -> None:

@@ -13,6 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -54,6 +55,8 @@ _STORAGE_POLICIES = {
     14: "ALL_NVDIMM",
     15: "LAZY_PERSIST",
 }
+# HdfsConstants.QUOTA_DONT_SET: the quota that the root has from the start.
+_NO_QUOTA = (1 << 63) - 1
 _USER = "user."
 # No NameNode takes more for name and value (FSDirectory, XATTR hard limit), nor its web server a much longer URL.
 _MAX_XATTR_BYTES = 32768
@@ -66,6 +69,16 @@ class _Wire(msgspec.Struct, rename="camel"):
 class _QuotaUsage(_Wire):
     space_quota: int = -1
     space_consumed: int = 0
+    quota: int = -1
+    file_and_directory_count: int = 0
+
+    @property
+    def bounds_bytes(self) -> bool:
+        return 0 <= self.space_quota < _NO_QUOTA
+
+    @property
+    def bounds_names(self) -> bool:
+        return 0 <= self.quota < _NO_QUOTA
 
 
 class _QuotaUsageReply(msgspec.Struct, rename="pascal"):
@@ -159,7 +172,7 @@ class WebHdfs:
         self._no_quota_until: dict[str, float] = {}
 
     def space(self, path: str) -> SpaceUsage:
-        """The space quota set on `path` itself, in raw bytes (replicas count), else the cluster's capacity.
+        """The quotas set on `path` itself, in raw bytes (replicas count), else the cluster's capacity.
 
         Args:
             path: a directory.
@@ -169,12 +182,14 @@ class WebHdfs:
             UnsupportedError: they answer, but not this (Kerberos, or no WebHDFS).
             NotFoundError, PermissionDeniedError.
         """
-        cluster = self._cluster_space()
+        space = self._cluster_space()
         quota = self._quota(path)
-        if quota is None:
-            return cluster
-        free = max(0, quota.space_quota - quota.space_consumed)
-        return SpaceUsage(quota.space_quota, quota.space_consumed, min(free, cluster.free_bytes))
+        if quota is not None and quota.bounds_bytes:
+            free = max(0, quota.space_quota - quota.space_consumed)
+            space = SpaceUsage(quota.space_quota, quota.space_consumed, min(free, space.free_bytes))
+        if quota is not None and quota.bounds_names:
+            space = replace(space, max_names=quota.quota, used_names=quota.file_and_directory_count)
+        return space
 
     def make_directory(self, path: str, mode: int) -> None:
         """See base.Backend; parents that are missing get 0o755."""
@@ -318,7 +333,7 @@ class WebHdfs:
             usage = self.get(path, "GETQUOTAUSAGE", _QuotaUsageReply).quota_usage
         except (errors.InvalidArgumentError, errors.UnsupportedError, errors.UnavailableError):
             usage = None  # no such operation before 2.8; or the walk outlasted the timeout
-        if usage is not None and usage.space_quota >= 0:
+        if usage is not None and (usage.bounds_bytes or usage.bounds_names):
             return usage
         now = time.monotonic()
         expensive = now - started > _EXPENSIVE_S

@@ -9,12 +9,12 @@ import re
 import select
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hdfs_fuse.errors import BusyError, DeadlineError, MountError, PermissionDeniedError
+from hdfs_fuse.errors import BusyError, DeadlineError, HdfsFuseError, MountError, PermissionDeniedError
+from hdfs_fuse.mounter import probes
 
 logger = logging.getLogger(__name__)
 
@@ -317,23 +317,12 @@ def abort(device: str) -> None:
 
 
 def is_alive(path: str, *, deadline_s: float = 5.0) -> bool:
-    """Whether the filesystem mounted at `path` answers statfs in time.
-
-    A process asks, not a thread: one that hangs in the kernel can be left behind.
-    """
-    probe = subprocess.Popen(
-        ["stat", "--file-system", "--format=%T", "--", path],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    """Whether the filesystem mounted at `path` answers statfs in time."""
     try:
-        return probe.wait(deadline_s) == 0
-    except subprocess.TimeoutExpired:
-        # Takes effect when the kernel lets go of it, at the latest when the connection is aborted; then it is reaped.
-        probe.kill()
-        threading.Thread(target=probe.wait, name="reap probe", daemon=True).start()
+        probes.space(path, deadline_s=deadline_s)
+    except HdfsFuseError:
         return False
+    return True
 
 
 def read_init(fd: int, deadline_s: float) -> bytes:
