@@ -5,8 +5,9 @@ new volume nor removed.
 """
 
 import logging
-import re
+import math
 
+from hdfs_fuse.backend.administration import storage_factor
 from hdfs_fuse.backend.base import FileKind
 from hdfs_fuse.errors import (
     AlreadyExistsError,
@@ -26,9 +27,6 @@ log = logging.getLogger(__name__)
 # What stands above a volume: as an administrator's `hdfs dfs -mkdir` would make it.
 PARENT_MODE = 0o755
 
-# Data and parity units of an erasure-coding policy (ErasureCodingPolicy.composePolicyName): "RS-6-3-1024k".
-_UNITS = re.compile(r".*-([0-9]+)-([0-9]+)-[0-9]+k")
-
 
 def raw_bytes(filesystem: Filesystem, settings: Settings, base: str, content_bytes: int) -> int:
     """How much room HDFS needs for so much content: each replica counts, and parity.
@@ -40,11 +38,8 @@ def raw_bytes(filesystem: Filesystem, settings: Settings, base: str, content_byt
         content_bytes: length of files.
     """
     policy = settings.erasure_coding_policy or _policy_of(filesystem, base)
-    units = _UNITS.fullmatch(policy)
-    if units:
-        data, parity = int(units[1]), int(units[2])
-        return -(-content_bytes * (data + parity) // data)
-    return content_bytes * (settings.replication or filesystem.default_replication())
+    replication = 1 if policy else settings.replication or filesystem.default_replication()
+    return math.ceil(content_bytes * storage_factor(policy, replication))
 
 
 def _policy_of(filesystem: Filesystem, base: str) -> str:

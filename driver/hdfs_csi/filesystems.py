@@ -33,7 +33,7 @@ class Client(Backend, Protocol):
 class Admin(Protocol):
     """What is needed of hdfs_fuse.backend.administration.Administration."""
 
-    def space(self, path: str) -> SpaceUsage:
+    def raw_space(self, path: str) -> SpaceUsage:
         """Space of the quota that is set on a directory, or of the cluster, in raw bytes."""
         ...
 
@@ -155,7 +155,7 @@ class Filesystem:
 
     def free_bytes(self, path: str) -> int:
         """Raw bytes that can still be written below a directory."""
-        return self._call(self._admin.space, path).free_bytes
+        return self._call(self._admin.raw_space, path).free_bytes
 
     def content_bytes(self, path: str) -> int:
         """Length of all files below a path."""

@@ -761,6 +761,18 @@ def test_space_of_a_quota(adapter: Adapter, backend: Backend, request: pytest.Fi
     assert (found.max_names, found.used_names) == (0, 0)
 
 
+def test_space_of_erasure_coded_files(adapter: Adapter, backend: Backend, request: pytest.FixtureRequest) -> None:
+    if not adapter.is_hdfs:
+        pytest.skip("quotas are HDFS's")
+    hdfs = request.getfixturevalue("hdfs")
+    assert isinstance(hdfs, LocalHdfs)
+    hdfs.webhdfs("PUT", "/", "ENABLEECPOLICY", ecpolicy="XOR-2-1-1024k")
+    hdfs.webhdfs("PUT", adapter.root, "SETECPOLICY", ecpolicy="XOR-2-1-1024k")
+    hdfs.webhdfs("PUT", adapter.root, "SETQUOTA", storagespacequota=str(3 << 20))
+    found = backend.space(adapter.root)
+    assert (found.capacity_bytes, found.used_bytes, found.free_bytes) == (2 << 20, 0, 2 << 20)
+
+
 def test_names_of_a_quota(adapter: Adapter, backend: Backend, request: pytest.FixtureRequest) -> None:
     if not adapter.is_hdfs:
         pytest.skip("quotas are HDFS's")

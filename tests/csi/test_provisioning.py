@@ -7,6 +7,7 @@ from grpc import StatusCode
 from hdfs_csi.pb import csi_pb2 as csi
 
 from tests.csi.driver import DriverProcess
+from tests.csi.pods import Pod
 from tests.csi.volumes import GIB, MOUNT, Mode, capability, capacity, create, names, put, status
 from tests.support.local_hdfs import LocalHdfs
 
@@ -128,6 +129,18 @@ def test_the_size_is_a_quota(
     volume = controller.client.call(create("pvc-1", base, capacity_range=capacity(GIB), parameters=parameters)).volume
     assert volume.capacity_bytes == GIB
     assert quota(hdfs, f"{area}/volumes/pvc-1") == expected
+
+
+def test_a_pod_sees_the_size_of_its_claim(controller: DriverProcess, node: DriverProcess, base: str, pod: Pod) -> None:
+    request = create("pvc-1", base, capacity_range=capacity(GIB), parameters={"replication": "3"})
+    volume = controller.client.call(request).volume
+    node.client.call(pod.stage(volume))
+    node.client.call(pod.publish(volume))
+    answer = node.client.call(csi.NodeGetVolumeStatsRequest(volume_id=volume.volume_id, volume_path=str(pod.target)))
+    (used,) = (usage for usage in answer.usage if usage.unit == csi.VolumeUsage.BYTES)
+    assert (used.total, used.used) == (GIB, 0)
+    node.client.call(pod.unpublish(volume))
+    node.client.call(pod.unstage(volume))
 
 
 def test_no_size_is_no_quota(controller: DriverProcess, hdfs: LocalHdfs, area: str, base: str) -> None:

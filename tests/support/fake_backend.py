@@ -435,7 +435,7 @@ class FakeAdministration:
         self._backend = disk.client()
         self.quotas: dict[str, tuple[int | None, int | None]] = {}
 
-    def space(self, path: str) -> SpaceUsage:
+    def raw_space(self, path: str) -> SpaceUsage:
         """Always a terabyte."""
         self._disk.find(path)
         return SpaceUsage(1 << 40, 0, 1 << 40)

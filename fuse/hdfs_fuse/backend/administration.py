@@ -3,7 +3,10 @@
 Most of it HDFS allows to its superuser only. Every call may be repeated.
 """
 
+import re
 from collections.abc import Mapping
+from dataclasses import replace
+from fractions import Fraction
 
 import msgspec
 
@@ -13,6 +16,8 @@ from hdfs_fuse.backend.base import Policies, Quota, SpaceUsage
 from hdfs_fuse.backend.webhdfs import WebHdfs
 from hdfs_fuse.config import MountConfig
 
+# Data and parity units of an erasure-coding policy (ErasureCodingPolicy.composePolicyName): "RS-6-3-1024k".
+_UNITS = re.compile(r".*-([0-9]+)-([0-9]+)-[0-9]+k")
 # Removes a quota (HdfsConstants.QUOTA_RESET).
 _NO_QUOTA = -1
 
@@ -44,17 +49,46 @@ class _DefaultsReply(msgspec.Struct, rename="pascal"):
     fs_server_defaults: _Defaults
 
 
+def storage_factor(erasure_coding: str, replication: int) -> Fraction:
+    """Bytes on DataNodes for each byte of a file.
+
+    Args:
+        erasure_coding: name of the policy; empty for none.
+        replication: where there is none.
+    """
+    units = _UNITS.fullmatch(erasure_coding)
+    if units:
+        data, parity = int(units[1]), int(units[2])
+        return Fraction(data + parity, data)
+    return Fraction(replication)
+
+
 class Administration:
     """One HDFS filesystem, as the process's user. Safe in any number of threads."""
 
     def __init__(self, webhdfs: WebHdfs, properties: Mapping[str, str]) -> None:
         """Ask `webhdfs`; `properties` are Hadoop's configuration."""
         self._webhdfs = webhdfs
-        self._properties = properties
+        self._default_replication = hadoop_conf.whole_number(properties, "dfs.replication")
+
+    def raw_space(self, path: str) -> SpaceUsage:
+        """Space of the quotas set on `path`, else of the cluster, in bytes on DataNodes: replicas and parity count.
+
+        Raises:
+            UnavailableError, UnsupportedError: as WebHdfs.call. NotFoundError, PermissionDeniedError.
+        """
+        return self._webhdfs.space(path)
 
     def space(self, path: str) -> SpaceUsage:
-        """See base.Backend."""
-        return self._webhdfs.space(path)
+        """See base.Backend: in bytes of content, by how new files of the directory are stored."""
+        raw, policy = self.raw_space(path), self.policies(path).erasure_coding
+        factor = storage_factor(policy, 1 if policy else self.default_replication())
+        return replace(
+            raw,
+            capacity_bytes=int(raw.capacity_bytes / factor),
+            used_bytes=int(raw.used_bytes / factor),
+            free_bytes=int(raw.free_bytes / factor),
+        )
 
     def quota(self, path: str) -> Quota:
         """Quotas of a directory, and what is used; without a quota the NameNode walks the whole tree for that.
@@ -82,8 +116,10 @@ class Administration:
 
     def default_replication(self) -> int:
         """How many replicas files have that say nothing of it: dfs.replication, here or on the NameNode."""
-        configured = hadoop_conf.whole_number(self._properties, "dfs.replication")
-        return configured or self._webhdfs.get("/", "GETSERVERDEFAULTS", _DefaultsReply).fs_server_defaults.replication
+        if self._default_replication is None:
+            defaults = self._webhdfs.get("/", "GETSERVERDEFAULTS", _DefaultsReply).fs_server_defaults
+            self._default_replication = defaults.replication
+        return self._default_replication
 
     def content_bytes(self, path: str) -> int:
         """Length of all files below `path`; the NameNode walks them all.

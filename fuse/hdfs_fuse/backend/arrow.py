@@ -17,6 +17,7 @@ from typing import Any
 
 from hdfs_fuse import errors
 from hdfs_fuse.backend import hadoop_conf, local
+from hdfs_fuse.backend.administration import Administration
 from hdfs_fuse.backend.base import Backend, FileKind, FileStatus, FileWriter, Policies, SpaceUsage
 from hdfs_fuse.backend.identity import effective_user
 from hdfs_fuse.backend.webhdfs import WebHdfs
@@ -240,6 +241,11 @@ class ArrowHdfsBackend(_ChangesElsewhere, _ArrowBackend):
             raise errors.UnavailableError(f"{location.filesystem}: {e}; is CLASSPATH set to Hadoop's jars?") from e
         super().__init__(arrow_fs, filesystem)
         self._other = WebHdfs(hadoop_conf.webhdfs_addresses(location.authority, properties))
+        self._administration = Administration(self._other, properties)
+
+    def space(self, path: str) -> SpaceUsage:
+        """See base.Backend."""
+        return self._administration.space(path)
 
     def _check_absent(self, path: str) -> None:
         # Arrow answers "not found" to whatever goes wrong, a dead NameNode included; a listing tells errors apart,

@@ -185,7 +185,7 @@ class Backend(Protocol):
         ...
 
     def space(self, path: str) -> SpaceUsage:
-        """Space of the quotas set on `path`, in raw bytes (replicas count), else of the filesystem.
+        """Space of the quotas set on `path`, else of the filesystem, in bytes of files: without replicas and parity.
 
         Raises:
             UnsupportedError, UnavailableError: there is no way to know, or none that answers now.

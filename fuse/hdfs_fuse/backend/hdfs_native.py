@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hdfs_native._internal import FileStatus as RawStatus
     from hdfs_native._internal import FsAction, RawFileReader, RawFileWriter
 
+    from hdfs_fuse.backend.administration import Administration
     from hdfs_fuse.backend.webhdfs import WebHdfs
 
 logger = logging.getLogger(__name__)
@@ -78,6 +79,7 @@ class HdfsNativeBackend:
         self._replication = hadoop_conf.whole_number(properties, "dfs.replication")
         self._block_bytes = hadoop_conf.whole_number(properties, "dfs.blocksize")
         self._webhdfs: WebHdfs | None = None
+        self._administration: Administration | None = None
         self._has_server_defaults = False
         with Translated(self.filesystem, "", "change"):
             # A folder that holds nothing keeps the client from reading HADOOP_CONF_DIR itself.
@@ -135,7 +137,11 @@ class HdfsNativeBackend:
 
     def space(self, path: str) -> SpaceUsage:
         """See base.Backend; asked of WebHDFS, since the client's RPC has neither quotas without a walk nor statfs."""
-        return self._over_http().space(path)
+        from hdfs_fuse.backend.administration import Administration  # noqa: PLC0415 - as in _over_http
+
+        if self._administration is None:
+            self._administration = Administration(self._over_http(), self._properties)
+        return self._administration.space(path)
 
     def _over_http(self) -> "WebHdfs":
         # Imported when it is first needed: an HTTP client costs an idle daemon 9 MiB.
