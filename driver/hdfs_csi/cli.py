@@ -1,11 +1,13 @@
 """The command `hdfs-csi`: reads options, builds the services and runs them until a signal."""
 
 import contextlib
+import difflib
 import logging
 import os
 import queue
 import signal
 import sys
+import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from typing import Any, TypeVar
@@ -13,6 +15,7 @@ from typing import Any, TypeVar
 import click
 from hdfs_fuse.config import GIB, CacheConfig, StagingConfig, split_uri
 from hdfs_fuse.errors import HdfsFuseError
+from prometheus_client import CollectorRegistry
 
 from hdfs_csi import logs
 from hdfs_csi.controller import Controller
@@ -22,11 +25,13 @@ from hdfs_csi.filesystems import Filesystems
 from hdfs_csi.health import Health
 from hdfs_csi.identity import DEFAULT_NAME, Identity
 from hdfs_csi.locks import VolumeLocks
+from hdfs_csi.metrics import Mounts, Operations
 from hdfs_csi.node import Node, NodeSettings, problem
 from hdfs_csi.provisioner import Provisioner
 from hdfs_csi.server import DEFAULT_THREADS, FREE_THREADS, Server
 from hdfs_csi.snapshots import Snapshots
 from hdfs_csi.staging import Staging
+from hdfs_csi.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +80,20 @@ def _shared_options(command: F) -> F:
             help="Calls that are served at once.",
         ),
         _option(
+            "--http-address",
+            "HDFS_CSI_HTTP_ADDRESS",
+            metavar="HOST:PORT",
+            show_default="none",
+            help="Where to offer /metrics (Prometheus) and /healthz; :PORT for all addresses.",
+        ),
+        _option(
+            "--log-format",
+            "HDFS_CSI_LOG_FORMAT",
+            type=click.Choice(["text", "json"]),
+            default="text",
+            help="How log lines look.",
+        ),
+        _option(
             "--log-level",
             "HDFS_CSI_LOG_LEVEL",
             type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
@@ -89,10 +108,21 @@ def _shared_options(command: F) -> F:
 
 @click.group(context_settings={"show_default": True, "help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(metadata.version("hdfs-csi"), prog_name="hdfs-csi")
+@click.option(
+    "--config",
+    envvar="HDFS_CSI_CONFIG",
+    show_envvar=True,
+    type=click.Path(exists=True, dir_okay=False),
+    callback=lambda context, _, path: _read_config(context, path),
+    expose_value=False,
+    is_eager=True,
+    help="TOML file with a table [controller] or [node] of their options, without the dashes in front: "
+    "log-level = 'debug'. What the command line or the environment say comes first.",
+)
 def main() -> None:
     """HDFS directories as Kubernetes volumes: the services of the CSI driver.
 
-    Every option may be given by the environment variable that stands behind it.
+    Every option may be given by the environment variable that stands behind it, or in a file: see --config.
     """
 
 
@@ -118,6 +148,8 @@ def controller(
     driver_name: str,
     hadoop_conf_dir: str | None,
     threads: int,
+    http_address: str | None,
+    log_format: str,
     log_level: str,
     hdfs_deadline_seconds: float,
     base_uri: Sequence[str],
@@ -126,7 +158,7 @@ def controller(
 
     Needs no privileges. Acts on HDFS as HADOOP_USER_NAME, or else as the user that it runs as.
     """
-    with _ready_to_serve(log_level):
+    with _ready_to_serve(log_level, log_format):
         filesystems = Filesystems(hadoop_conf_dir=hadoop_conf_dir, deadline_s=hdfs_deadline_seconds)
         service = Controller(
             Provisioner(filesystems, Copies()),
@@ -134,7 +166,7 @@ def controller(
             VolumeLocks(threads - FREE_THREADS),
             [split_uri(uri) for uri in base_uri],
         )
-        serve(endpoint, [Identity(driver_name), service], threads)
+        serve(endpoint, [Identity(driver_name), service], threads, http_address)
 
 
 @main.command(context_settings={"show_default": True})
@@ -191,6 +223,8 @@ def node(
     driver_name: str,
     hadoop_conf_dir: str | None,
     threads: int,
+    http_address: str | None,
+    log_format: str,
     log_level: str,
     node_id: str,
     runtime_dir: str,
@@ -212,7 +246,7 @@ def node(
         raise click.BadParameter(f"given {cache_dir!r}, accepted is an absolute path", param_hint="--cache-dir")
     if not os.path.isabs(staging_dir):
         raise click.BadParameter(f"given {staging_dir!r}, accepted is an absolute path", param_hint="--staging-dir")
-    with _ready_to_serve(log_level):
+    with _ready_to_serve(log_level, log_format):
         settings = NodeSettings(
             hadoop_conf_dir=hadoop_conf_dir,
             cache=CacheConfig(directory=cache_dir, size_bytes=cache_size_bytes, min_free_bytes=cache_min_free_bytes),
@@ -227,16 +261,28 @@ def node(
             questions = (threads - FREE_THREADS) // 4
             changes = threads - FREE_THREADS - questions
             service = Node(node_id, staging, ephemeral, health, mounts, VolumeLocks(changes), VolumeLocks(questions))
-            serve(endpoint, [Identity(driver_name, problem), service], threads)
+            registry = CollectorRegistry()
+            registry.register(Mounts(supervisor.runtime_dir))
+            serve(endpoint, [Identity(driver_name, problem), service], threads, http_address, registry, problem)
 
 
-def serve(endpoint: str, services: Sequence[object], threads: int) -> None:
+def serve(
+    endpoint: str,
+    services: Sequence[object],
+    threads: int,
+    http_address: str | None = None,
+    registry: CollectorRegistry | None = None,
+    problem: Callable[[], str] = str,
+) -> None:
     """Serve until SIGTERM or SIGINT, then let running calls end.
 
     Args:
         endpoint: where.
         services: what.
         threads: calls at once.
+        http_address: where to tell Prometheus and probes; None for nowhere.
+        registry: what else Prometheus is told.
+        problem: why the process can't serve; the empty string when it can.
 
     Raises:
         HdfsFuseError: the endpoint can't be used.
@@ -245,16 +291,46 @@ def serve(endpoint: str, services: Sequence[object], threads: int) -> None:
     ending: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: ending.put(number))
-    server = Server(endpoint, services, threads=threads)
-    server.start()
-    ending.get()
-    server.stop(DRAIN_S)
+    registry = registry or CollectorRegistry()
+    server = Server(endpoint, services, threads=threads, observe=Operations(registry).observe)
+    with contextlib.ExitStack() as stack:
+        if http_address:
+            stack.callback(Telemetry(http_address, registry, problem).close)
+        server.start()
+        ending.get()
+        server.stop(DRAIN_S)
+
+
+def _read_config(context: click.Context, path: str | None) -> None:
+    """Take what a file says as defaults; a table or a key that no command has is refused."""
+    if path is None:
+        return
+    try:
+        with open(path, "rb") as file:
+            tables = tomllib.load(file)
+    except (OSError, tomllib.TOMLDecodeError) as e:
+        raise click.BadParameter(f"{path}: {e}") from e
+    defaults: dict[str, dict[str, object]] = {}
+    for table, values in tables.items():
+        command = main.commands.get(table)
+        if command is None or not isinstance(values, dict):
+            raise click.BadParameter(f"{path}: given {table!r}, accepted are the tables {', '.join(main.commands)}")
+        names = {option.removeprefix("--"): p.name for p in command.params for option in p.opts}
+        for key in values:
+            if key not in names:
+                near = difflib.get_close_matches(key, names, n=1)
+                hint = f"did you mean {near[0]!r}? " if near else ""
+                raise click.BadParameter(
+                    f"{path}: [{table}] has {key!r}; {hint}accepted are {', '.join(sorted(names))}"
+                )
+        defaults[table] = {str(names[key]): value for key, value in values.items()}
+    context.default_map = defaults
 
 
 @contextlib.contextmanager
-def _ready_to_serve(log_level: str) -> Iterator[None]:
+def _ready_to_serve(log_level: str, log_format: str) -> Iterator[None]:
     """Set up logging; what is wrong with the options is one line, not a traceback."""
-    logs.configure(log_level)
+    logs.configure(log_level, log_format)
     try:
         yield
     except HdfsFuseError as e:

@@ -1,7 +1,9 @@
 """Log lines: their format, the id of the request they belong to, and messages without their secrets."""
 
 import contextvars
+import json
 import logging
+import re
 import sys
 from typing import Any, cast
 
@@ -17,6 +19,9 @@ STRIPPED = "***stripped***"
 # CSIDriver object, the kubelet adds the pod's service account tokens to NodePublishVolume's volume_context.
 SECRET_MAP_KEYS = frozenset({"csi.storage.k8s.io/serviceAccount.tokens"})
 
+# Fields of log messages that one searches for.
+_FIELD = re.compile(r"\b(volume_id|snapshot_id|pod|path)=(\S+)")
+
 # The generated stub types an extension as a plain FieldDescriptor, which its own index operator does not take.
 _CSI_SECRET = cast("Any", csi.csi_secret)
 
@@ -29,14 +34,34 @@ class _RequestIdFilter(logging.Filter):
         return True
 
 
-def configure(level: str) -> None:
+class _JsonFormatter(logging.Formatter):
+    """One JSON object a line. What stands in a message as `volume_id=...` and the like are fields of their own too."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = record.getMessage()
+        line = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S") + f".{record.msecs:03.0f}",
+            "level": record.levelname,
+            "logger": record.name,
+            "request": record.__dict__["request_id"],
+            "message": message,
+            **dict(_FIELD.findall(message)),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def configure(level: str, style: str = "text") -> None:
     """Send log lines of this process to standard error, each with the id of its request.
 
     Args:
         level: a name that `logging` knows, in any case.
+        style: `text`, or `json` for one object a line.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s"))
+    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s")
+    handler.setFormatter(_JsonFormatter() if style == "json" else text)
     handler.addFilter(_RequestIdFilter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 

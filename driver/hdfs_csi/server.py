@@ -29,6 +29,7 @@ from hdfs_csi.pb import csi_pb2 as csi
 log = logging.getLogger(__name__)
 
 Method = Callable[[Message], Message]
+Observer = Callable[[str, str, float], None]
 
 # Each RPC may wait for a mount or a NameNode for half a minute, and a node that restarts gets one for every volume at
 # once. Calls that find no free thread wait in gRPC's queue.
@@ -60,13 +61,21 @@ _MAX_MESSAGE_CHARACTERS = 2000
 class Server:
     """Services on one unix socket."""
 
-    def __init__(self, endpoint: str, services: Sequence[object], *, threads: int = DEFAULT_THREADS) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        services: Sequence[object],
+        *,
+        threads: int = DEFAULT_THREADS,
+        observe: Observer = lambda _method, _code, _duration_s: None,
+    ) -> None:
         """Bind the socket; nothing is answered before `start`.
 
         Args:
             endpoint: `unix:///path/to/socket`.
             services: an Identity, a Controller, a Node: each serves the CSI service that its class is named after.
             threads: calls at once.
+            observe: hears of each call: its method, its gRPC code, and how long it took in seconds.
 
         Raises:
             InvalidArgumentError: no unix endpoint, a path that is too long, or a missing directory.
@@ -76,7 +85,9 @@ class Server:
         remove_stale_socket(self.path)
         self._server = grpc.server(
             ThreadPoolExecutor(max_workers=threads, thread_name_prefix="rpc"),
-            handlers=[_generic_handler(csi.DESCRIPTOR.services_by_name[type(s).__name__], s) for s in services],
+            handlers=[
+                _generic_handler(csi.DESCRIPTOR.services_by_name[type(s).__name__], s, observe) for s in services
+            ],
         )
         # Whoever may connect may mount: 0600, and from the first moment on, hence the umask instead of a chmod.
         previous = os.umask(0o177)
@@ -147,19 +158,21 @@ def remove_stale_socket(path: str) -> None:
         raise BusyError(f"endpoint: another process listens on {path!r}")
 
 
-def _generic_handler(service: ServiceDescriptor, implementation: object) -> "grpc.GenericRpcHandler[Message, Message]":
+def _generic_handler(
+    service: ServiceDescriptor, implementation: object, observe: Observer
+) -> "grpc.GenericRpcHandler[Message, Message]":
     """Handlers for the RPCs that `implementation` has methods for; gRPC answers UNIMPLEMENTED to the others."""
     handlers = {}
     for rpc in service.methods:
         method: Method | None = getattr(implementation, snake_case(rpc.name), None)
         if method is not None:
-            handlers[rpc.name] = _handler(rpc, method)
+            handlers[rpc.name] = _handler(rpc, method, observe)
     return grpc.method_handlers_generic_handler(service.full_name, handlers)
 
 
-def _handler(rpc: MethodDescriptor, method: Method) -> "grpc.RpcMethodHandler[Message, Message]":
+def _handler(rpc: MethodDescriptor, method: Method, observe: Observer) -> "grpc.RpcMethodHandler[Message, Message]":
     def serve(request: Message, context: grpc.ServicerContext) -> Message:
-        return _serve(rpc.name, method, request, context)
+        return _serve(rpc.name, method, request, context, observe)
 
     return grpc.unary_unary_rpc_method_handler(
         serve,
@@ -168,7 +181,7 @@ def _handler(rpc: MethodDescriptor, method: Method) -> "grpc.RpcMethodHandler[Me
     )
 
 
-def _serve(name: str, method: Method, request: Message, context: grpc.ServicerContext) -> Message:
+def _serve(name: str, method: Method, request: Message, context: grpc.ServicerContext, observe: Observer) -> Message:
     """Call `method` between two log lines that share a request id; whatever it raises becomes a status."""
     token = logs.request_id.set(secrets.token_hex(4))
     level = logging.DEBUG if name in _QUIET else logging.INFO
@@ -178,8 +191,10 @@ def _serve(name: str, method: Method, request: Message, context: grpc.ServicerCo
             log.log(level, "call %s %s", name, logs.describe(request))
         response = method(request)
     except Exception as e:  # noqa: BLE001 - the one place where an error leaves the driver
+        observe(name, status_of(e).name, time.monotonic() - started)
         _fail(name, e, started, context)
     else:
+        observe(name, "OK", time.monotonic() - started)
         log.log(level, "done %s ms=%d", name, (time.monotonic() - started) * 1000)
         return response
     finally:

@@ -223,7 +223,12 @@ class Daemon:
                 connection, _ = await listener.accept()
                 with connection, trio.move_on_after(5):
                     assert self._fs is not None
-                    stats = {"uri": self._config.uri, "pid": os.getpid(), **self._fs.stats()}
+                    stats = {
+                        "uri": self._config.uri,
+                        "volume_id": self._config.volume_id,
+                        "pid": os.getpid(),
+                        **self._fs.stats(),
+                    }
                     await trio.SocketStream(connection).send_all(json.dumps(stats).encode() + b"\n")
             except (OSError, trio.BrokenResourceError) as e:  # whoever asked is gone, or no descriptor is left
                 logger.info("statistics were not told: %s", e)

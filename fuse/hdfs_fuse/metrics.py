@@ -29,9 +29,11 @@ class Latency:
         self.buckets[-1] += 1
 
     def as_dict(self) -> dict[str, Any]:
-        """Count, mean in seconds, and the bucket bounds below which 50 and 99 percent lie (None: beyond them all)."""
+        """Count, sum and mean in seconds, the bounds below which 50 and 99 percent lie (None: beyond all), buckets."""
         return {
             "count": self.count,
+            "sum_s": self.sum_s,
+            "buckets": self.buckets,
             "mean_s": self.sum_s / self.count if self.count else 0.0,
             "p50_s": self._quantile_s(0.5),
             "p99_s": self._quantile_s(0.99),

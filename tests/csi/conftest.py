@@ -62,9 +62,15 @@ def listing_controller(hdfs: LocalHdfs, base: str) -> Iterator[DriverProcess]:
 
 
 @pytest.fixture
-def node(hdfs: LocalHdfs, tmp_path: Path) -> Iterator[DriverProcess]:
+def node_options() -> list[str]:
+    """More options of `node`; tests parametrize it."""
+    return []
+
+
+@pytest.fixture
+def node(hdfs: LocalHdfs, tmp_path: Path, node_options: list[str]) -> Iterator[DriverProcess]:
     """A running `hdfs-csi node` of this test alone; what it left mounted is removed afterwards."""
-    with _running_node(hdfs.environment, tmp_path) as running:
+    with _running_node(hdfs.environment, tmp_path, *node_options) as running:
         yield running
 
 
@@ -91,7 +97,7 @@ def node_with_java(hdfs: LocalHdfs, tmp_path: Path) -> Iterator[DriverProcess]:
 
 
 @contextmanager
-def _running_node(environment: Mapping[str, str], tmp_path: Path) -> Iterator[DriverProcess]:
+def _running_node(environment: Mapping[str, str], tmp_path: Path, *more: str) -> Iterator[DriverProcess]:
     with tempfile.TemporaryDirectory(prefix="hdfs-csi-") as directory:
         options = [
             "--node-id",
@@ -102,6 +108,7 @@ def _running_node(environment: Mapping[str, str], tmp_path: Path) -> Iterator[Dr
             str(tmp_path / "cache"),
             "--staging-dir",
             str(tmp_path / "staging"),
+            *more,
         ]
         process = DriverProcess("node", Path(directory), environment, *options)
         process.start()

@@ -1,0 +1,108 @@
+"""What Prometheus is told: the RPCs that the driver answers, and what the mounts of a node count.
+
+docs/metrics.md shows the names to users, and a test keeps the two alike.
+"""
+
+import glob
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
+from typing import Any
+
+from hdfs_fuse.errors import MountError
+from hdfs_fuse.metrics import LATENCY_BOUNDS_S, Latency, Metrics
+from hdfs_fuse.mounter import stats
+from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+log = logging.getLogger(__name__)
+
+# From a Probe to a mount that hangs: the kubelet gives an RPC two minutes.
+_OPERATION_BOUNDS_S = (0.005, 0.02, 0.1, 0.5, 2, 10, 30, 60, 120)
+# Mounts that are asked at once; each may take the 5 s of stats.fetch.
+_ASKED_AT_ONCE = 16
+# Of a mount: name in its statistics -> name and meaning here.
+_GAUGES = {
+    "uptime_s": ("hdfs_fuse_uptime_seconds", "since the mount was made"),
+    "inodes": ("hdfs_fuse_inodes", "names that the kernel holds"),
+    "open_files": ("hdfs_fuse_open_files", "open files"),
+    "loaders": ("hdfs_fuse_loaders", "processes that read small files"),
+    "cache_used_bytes": ("hdfs_fuse_cache_used_bytes", "bytes in the node's cache, of all mounts"),
+    "cache_size_bytes": ("hdfs_fuse_cache_size_bytes", "the most that the node's cache may hold"),
+}
+
+
+class Operations:
+    """The RPCs of a process."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Count in `registry`."""
+        self._seconds = Histogram(
+            "hdfs_csi_operation_seconds",
+            "CSI calls by method and gRPC code",
+            ["method", "code"],
+            buckets=_OPERATION_BOUNDS_S,
+            registry=registry,
+        )
+
+    def observe(self, method: str, code: str, duration_s: float) -> None:
+        """Count one call."""
+        self._seconds.labels(method, code).observe(duration_s)
+
+
+class Mounts:
+    """The mounts of a node, asked whenever Prometheus asks."""
+
+    def __init__(self, runtime_dir: str) -> None:
+        """Ask the daemons that offer their statistics below `runtime_dir` (Supervisor)."""
+        self._runtime_dir = runtime_dir
+
+    def collect(self) -> Iterator[Metric]:
+        """See prometheus_client.registry.Collector."""
+        paths = sorted(glob.glob(os.path.join(glob.escape(self._runtime_dir), "*", "stats")))
+        with ThreadPoolExecutor(_ASKED_AT_ONCE, "stats") as pool:
+            found = [answer for answer in pool.map(_fetch, paths) if answer is not None]
+        states = GaugeMetricFamily("hdfs_csi_mounts", "mounts of the node", labels=["state"])
+        states.add_metric(["answering"], len(found))
+        states.add_metric(["silent"], len(paths) - len(found))
+        yield states
+        for name, (shown, meaning) in _GAUGES.items():
+            gauge = GaugeMetricFamily(shown, meaning, labels=["volume_id"])
+            for answer in found:
+                gauge.add_metric([answer["volume_id"]], answer[name])
+            yield gauge
+        for field in fields(Metrics):
+            if field.type is int:
+                yield _counter(field.name, field.metadata["meaning"], found)
+            elif field.type is Latency:
+                yield _histogram(field.name, field.metadata["meaning"], found)
+
+
+def _counter(name: str, meaning: str, found: Iterable[dict[str, Any]]) -> Metric:
+    counter = CounterMetricFamily(f"hdfs_fuse_{name.removesuffix('_count')}", meaning, labels=["volume_id"])
+    for answer in found:
+        counter.add_metric([answer["volume_id"]], answer[name])
+    return counter
+
+
+def _histogram(name: str, meaning: str, found: Iterable[dict[str, Any]]) -> Metric:
+    histogram = HistogramMetricFamily(
+        f"hdfs_fuse_{name.removesuffix('_latency')}_seconds", f"how long these took: {meaning}", labels=["volume_id"]
+    )
+    for answer in found:
+        total, buckets = 0, []
+        for bound_s, count in zip((*LATENCY_BOUNDS_S, "+Inf"), answer[name]["buckets"], strict=True):
+            total += count
+            buckets.append((str(bound_s), total))
+        histogram.add_metric([answer["volume_id"]], buckets, answer[name]["sum_s"])
+    return histogram
+
+
+def _fetch(path: str) -> dict[str, Any] | None:
+    try:
+        return stats.fetch(path)
+    except MountError as e:
+        log.debug("no statistics path=%s error=%s", path, e)
+        return None
