@@ -143,17 +143,18 @@ class _Copy:
 
 
 class Copies:
-    """What is being copied. Safe in any number of threads, but for two calls for one target."""
+    """What is being copied. Safe in any number of threads, but for two calls for one volume."""
 
     def __init__(self, patience_s: float = PATIENCE_S) -> None:
         """Let each call wait `patience_s` seconds."""
         self._patience_s = patience_s
         self._copies: dict[str, _Copy] = {}
 
-    def run(self, client: Client, source: str, target: str) -> None:
+    def run(self, key: str, client: Client, source: str, target: str) -> None:
         """Have the directory `target` hold what `source` holds; files that were copied already are kept.
 
         Args:
+            key: name of the copy, for the calls that ask again.
             client: of the filesystem.
             source: a directory that does not change meanwhile, such as a snapshot.
             target: a directory.
@@ -161,19 +162,19 @@ class Copies:
         Raises:
             VolumeBusyError: not yet; the message says how far it is. HdfsFuseError: why it could not go on.
         """
-        copy = self._copies.get(target)
+        copy = self._copies.get(key)
         if copy is None:
-            copy = self._copies[target] = _Copy(client, source, target)
+            copy = self._copies[key] = _Copy(client, source, target)
         if not copy.done.wait(self._patience_s):
             raise VolumeBusyError(f"{target}: is being copied from {source}; so far {copy.progress}; ask again later")
-        del self._copies[target]
+        del self._copies[key]
         if copy.error is not None:
             raise copy.error
         log.info("copied source=%s target=%s progress=%s", source, target, copy.progress)
 
-    def end(self, target: str) -> None:
-        """Have nothing write to `target` any more."""
-        copy = self._copies.pop(target, None)
+    def end(self, key: str) -> None:
+        """Have a copy write nothing any more."""
+        copy = self._copies.pop(key, None)
         if copy is not None:
             copy.is_ending.set()
             copy.done.wait(_END_PATIENCE_S)

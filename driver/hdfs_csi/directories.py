@@ -72,6 +72,19 @@ def is_made(filesystem: Filesystem, volume_id: VolumeId, path: str) -> bool:
     return True
 
 
+def check_above(filesystem: Filesystem, base: str, path: str) -> None:
+    """Refuse a directory inside of another volume, which would be removed together with that.
+
+    Raises:
+        AlreadyExistsError: a directory above is a volume.
+    """
+    above = path.rpartition("/")[0]
+    while len(above) > len(base):
+        if filesystem.status(above) is not None and (mark := filesystem.mark_of(above, MARK)):
+            raise AlreadyExistsError(f"{path}: would be inside of the volume {mark}")
+        above = above.rpartition("/")[0]
+
+
 def begin(filesystem: Filesystem, volume_id: VolumeId, record: VolumeRecord) -> None:
     """Make the directory, under its hidden name, whatever of that was done before.
 

@@ -100,7 +100,7 @@ class Provisioner:
     def _fill(self, filesystem: Filesystem, volume_id: VolumeId, source: Source) -> None:
         if source.snapshot_id is None:  # that of a volume is made for the copy alone
             filesystem.create_snapshot(source.path, source.snapshot)
-        self._copies.run(filesystem.client, source.snapshot_path, volume_id.making_path)
+        self._copies.run(str(volume_id), filesystem.client, source.snapshot_path, volume_id.making_path)
         if source.snapshot_id is None:
             filesystem.delete_snapshot(source.path, source.snapshot)
 
@@ -111,7 +111,7 @@ class Provisioner:
             UnavailableError, DeadlineError: not now; so the CO asks again, and this is tried again too.
         """
         try:
-            self._copies.end(volume_id.making_path)
+            self._copies.end(str(volume_id))
             directories.discard(filesystem, volume_id)
             _leave_source(filesystem, volume_id, record)
             filesystem.delete(volume_id.record_path, recursive=False)
@@ -134,7 +134,7 @@ class Provisioner:
         if record is None:
             log.info("volume is not there volume_id=%s", volume_id)
             return
-        self._copies.end(volume_id.making_path)
+        self._copies.end(str(volume_id))
         if not record.is_view:
             _check_inside(record, volume_id)
             if names := filesystem.snapshots(record.path):
@@ -274,6 +274,8 @@ def _begin(
             f"{path}: exists, but was not made by this driver and so is not taken for a new volume; "
             "remove or rename it, or use it as a static volume"
         )
+    if not is_view:
+        directories.check_above(filesystem, new.volume_id.base.path, path)
     size_bytes = 0
     if source is not None:
         size_bytes = filesystem.content_bytes(source.path if source.snapshot_id is None else source.snapshot_path)

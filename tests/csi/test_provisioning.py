@@ -86,6 +86,20 @@ def test_patterns_that_lead_nowhere(
     assert names(hdfs, area) == set()
 
 
+def test_no_volume_is_inside_of_another(controller: DriverProcess, hdfs: LocalHdfs, area: str, base: str) -> None:
+    outer = create("pvc-1", base, parameters={"pathPattern": "team/${pv.name}"})
+    volume = controller.client.call(outer).volume
+    for pattern in ("team/pvc-1/${pv.name}", "team/pvc-1/deep/${pv.name}"):
+        code, message = controller.client.refused(create("pvc-2", base, parameters={"pathPattern": pattern}))
+        assert (code, "#pvc-1" in message) == (StatusCode.ALREADY_EXISTS, True)
+    # Nor around one.
+    assert controller.client.refused(create("pvc-2", base, parameters={"pathPattern": "team"}))[0] is (
+        StatusCode.ALREADY_EXISTS
+    )
+    assert names(hdfs, f"{area}/volumes/.hdfs-csi/volumes") == {"pvc-1.json"}
+    controller.client.call(delete(volume))
+
+
 def test_unicode_in_a_path(controller: DriverProcess, hdfs: LocalHdfs, area: str, base: str) -> None:
     volume = controller.client.call(create("pvc-1", base, parameters={"pathPattern": "données/${pv.name}"})).volume
     assert names(hdfs, f"{area}/volumes/données") == {"pvc-1"}

@@ -134,9 +134,7 @@ class ControllerMachine(RuleBasedStateMachine):
             assert self.failed_with(NotFoundError)
         elif source in self.volumes and self.volumes[source].is_view:
             assert self.failed_with(InvalidArgumentError)
-        elif (known is not None and (known.source, known.is_view) != (source, is_view)) or (
-            known is not None and size and known.size != size
-        ):
+        elif known is not None and not known.is_same(size, source, is_view):
             assert self.failed_with(AlreadyExistsError)
         else:
             assert self.error is None
