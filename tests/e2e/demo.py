@@ -169,7 +169,8 @@ class Demo:
         request = csi.CreateVolumeRequest(
             name="pvc-demo",
             volume_capabilities=[WRITERS],
-            capacity_range=csi.CapacityRange(required_bytes=GIB),
+            # Room for more than it holds: HDFS counts a whole block for each of the files that are just being written.
+            capacity_range=csi.CapacityRange(required_bytes=8 * GIB),
             parameters={"uri": f"{hdfs.uri}{CLAIMS}", "mode": "0775"},
         )
         created: csi.Volume = controller.client.call(request).volume

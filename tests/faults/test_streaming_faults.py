@@ -3,6 +3,7 @@
 What has gone out of a long file is no longer here: it must not get lost, and not be sent twice.
 """
 
+import errno
 import os
 import signal
 import threading
@@ -30,15 +31,21 @@ PIECES = [number.to_bytes(8, "little") + os.urandom(MIB - 8) for number in range
 Fault = Callable[[LocalHdfs], None]
 
 
-@pytest.fixture
-def mount(hdfs: LocalHdfs, hdfs_dir: str, tmp_path: Path) -> Iterator[Mounted]:
+@contextmanager
+def streaming(hdfs: LocalHdfs, hdfs_dir: str, tmp_path: Path, deadline_s: float) -> Iterator[Mounted]:
     staging = StagingConfig(directory=str(tmp_path / "staging"), stream_from_bytes=256 * KIB, window_bytes=20 * MIB)
     uri, conf_dir = f"{hdfs.uri}{hdfs_dir}", str(hdfs.conf_dir)
     with mounted(
-        uri, tmp_path, read_only=False, staging=staging, hadoop_conf_dir=conf_dir, call_deadline_s=DEADLINE_S
+        uri, tmp_path, read_only=False, staging=staging, hadoop_conf_dir=conf_dir, call_deadline_s=deadline_s
     ) as made:
         yield made
         assert "Traceback" not in made.log.read_text()
+
+
+@pytest.fixture
+def mount(hdfs: LocalHdfs, hdfs_dir: str, tmp_path: Path) -> Iterator[Mounted]:
+    with streaming(hdfs, hdfs_dir, tmp_path, DEADLINE_S) as made:
+        yield made
 
 
 def kill_uploader(_: LocalHdfs) -> None:
@@ -77,6 +84,7 @@ FAULTS = [kill_uploader, stop_uploader, kill_datanode, restart_datanode, restart
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_long_file(hdfs: LocalHdfs, hdfs_dir: str, mount: Mounted, fault: Fault) -> None:
+    hdfs.prepare_starts()
     with stored_or_kept(), (mount.path / "long").open("wb", buffering=0) as file:
         for piece in PIECES[:50]:
             file.write(piece)
@@ -100,8 +108,26 @@ def test_a_long_file_while_a_datanode_hangs(hdfs: LocalHdfs, hdfs_dir: str, moun
     wait_until_stored(hdfs, hdfs_dir, {"long": b"".join(PIECES)})
 
 
+def test_a_long_file_while_the_namenode_is_gone_for_longer_than_the_deadline(
+    hdfs: LocalHdfs, hdfs_dir: str, tmp_path: Path
+) -> None:
+    with streaming(hdfs, hdfs_dir, tmp_path, deadline_s=DEADLINE_S / 3) as mount:
+        file = (mount.path / "long").open("wb", buffering=0)
+        for piece in PIECES[:50]:
+            file.write(piece)
+        hdfs.kill_namenode()
+        for piece in PIECES[50:]:
+            file.write(piece)
+        with pytest.raises(OSError) as caught:  # noqa: PT011
+            file.close()
+        assert caught.value.errno in (errno.EIO, errno.ETIMEDOUT)
+        hdfs.start_namenode()
+        wait_until_stored(hdfs, hdfs_dir, {"long": b"".join(PIECES)})
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_log(hdfs: LocalHdfs, hdfs_dir: str, mount: Mounted, fault: Fault) -> None:
+    hdfs.prepare_starts()
     lines = [b"line %d\n" % number * 1000 for number in range(20)]
     with stored_or_kept(), (mount.path / "log").open("wb", buffering=0) as log:
         for number, line in enumerate(lines):

@@ -21,6 +21,8 @@ import msgspec
 _spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawner")
 
 _DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
+# Becomes the command that follows when it is told to continue.
+_STOPPED = ("sh", "-c", 'kill -STOP $$; exec "$@"', "sh")
 
 
 class ProcessIdentity(msgspec.Struct, frozen=True):
@@ -129,6 +131,7 @@ class Daemon:
         self._environment = dict(environment)
         self._die_with_parent = die_with_parent
         self._child: subprocess.Popen[bytes] | None = None
+        self._prepared: subprocess.Popen[bytes] | None = None
 
     @property
     def running(self) -> bool:
@@ -140,13 +143,31 @@ class Daemon:
         if self.running:
             raise RuntimeError(f"{self.name} runs already")
         self._reap()
-        if self._die_with_parent:
-            self._child = _spawner.submit(
-                self._spawn, ["setpriv", "--pdeathsig", "KILL", "--", *self._command]
-            ).result()
-        else:
-            self._child = self._spawn(self._command)
+        prepared, self._prepared = self._prepared, None
+        self._child = prepared or self._launch(self._command)
         self.identity = ProcessIdentity.of(self._child.pid)
+        if prepared:
+            self._go_on()
+
+    def prepare(self) -> None:
+        """Have the next `start` fork nothing: what a child has inherited it closes, and a mount stores such files.
+
+        So a server that a mount waits for could not be started by whoever has a file of that mount open.
+        """
+        if self._prepared is None:
+            self._prepared = self._launch(_STOPPED + tuple(self._command))
+
+    def _go_on(self) -> None:
+        assert self.identity
+        deadline = time.monotonic() + 10
+        while _stat(self.identity.pid)[0] != "T" and time.monotonic() < deadline:
+            time.sleep(0.001)
+        self.identity.send(signal.SIGCONT)
+
+    def _launch(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
+        if self._die_with_parent:
+            return _spawner.submit(self._spawn, [*_DIE_WITH_PARENT, *command]).result()
+        return self._spawn(command)
 
     def _spawn(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as out:
@@ -179,6 +200,10 @@ class Daemon:
         if self.identity is not None and not self.identity.wait_gone(grace_s):
             self.identity.send(signal.SIGKILL)
         self._reap()
+        if self._prepared is not None:
+            self._prepared.kill()
+            self._prepared.wait()
+            self._prepared = None
 
     def kill(self) -> None:
         """End it as a crash does: SIGKILL; returns when it has gone."""

@@ -70,7 +70,7 @@ def whole_number(properties: Mapping[str, str], key: str) -> int | None:
     text = properties.get(key, "").strip()
     if not text:
         return None
-    match = re.fullmatch(r"([0-9]{1,12})([kmgtpe]?)", text.lower())
+    match = re.fullmatch(r"([0-9]{1,19})([kmgtpe]?)", text.lower())
     if not match:
         raise InvalidArgumentError(f"{key}: given {text!r}, accepted is a number, also with k, m, g, t, p or e")
     return int(match[1]) << 10 * (" kmgtpe".index(match[2]) if match[2] else 0)

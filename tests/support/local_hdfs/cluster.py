@@ -264,6 +264,11 @@ class LocalHdfs:
         """End `pause_datanode`."""
         self._datanodes[index].resume()
 
+    def prepare_starts(self) -> None:
+        """For tests that start daemons again while they have a file of a mount open; see `Daemon.prepare`."""
+        for daemon in [self.namenode, *self.datanodes]:
+            daemon.prepare()
+
     def mend(self) -> None:
         """Start the daemons that do not run, and wait until the NameNode knows all DataNodes again."""
         if not self.namenode.running:
