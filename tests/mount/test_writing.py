@@ -8,6 +8,7 @@ import random
 import stat
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -445,6 +446,19 @@ def test_a_quota(hdfs: LocalHdfs, hdfs_dir: str, behind: Behind, mount: Mounted)
     assert behind.content("large") == LARGE
     codes = [code((mount.path / f"dir{number}").mkdir) for number in range(5)]
     assert errno.EDQUOT in codes
+
+
+def test_files_that_are_written_at_once_share_a_quota(
+    hdfs: LocalHdfs, hdfs_dir: str, behind: Behind, mount: Mounted
+) -> None:
+    if not behind.is_hdfs:
+        pytest.skip("quotas are HDFS's")
+    # Of each file that is not complete HDFS counts a whole block, 128 MiB: there is room for three.
+    hdfs.webhdfs("PUT", hdfs_dir, "SETQUOTA", storagespacequota=str(400 * MIB))
+    expected = {f"file{number}": str(number).encode() for number in range(40)}
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda item: (mount.path / item[0]).write_bytes(item[1]), expected.items()))
+    assert {name: behind.content(name) for name in expected} == expected
 
 
 def test_permissions(hdfs: LocalHdfs, hdfs_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

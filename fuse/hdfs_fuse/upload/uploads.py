@@ -23,6 +23,7 @@ from hdfs_fuse.errors import (
     DeadlineError,
     HdfsFuseError,
     NoSpaceError,
+    QuotaExceededError,
     ReadOnlyError,
     UnavailableError,
     UnsupportedError,
@@ -54,6 +55,8 @@ _MIN_ATTEMPTS = 3
 # How long to go on where HDFS says that no DataNode has room: so it does for a second or two after a restart.
 _NO_SPACE_S = 10.0
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.05, 2.0
+# How often room of a quota is asked for that other files of ours have; completing one takes half a second.
+_ROOM_WAIT_S = 0.2
 # How long writing by a DataNode's own client comes first, after it was what worked.
 _OVER_HTTP_S = 60.0
 # How long a process may take to complete what it has published, at the end.
@@ -265,6 +268,7 @@ class Uploads:
         self._over_http_until_s = float("-inf")
         self._has_http = True
         self._closing = trio.Semaphore(MAX_CLOSING)
+        self._publishing = 0
         self._alone_until_s = float("-inf")  # something hung lately: writing to one DataNode first is what helps then
 
     def _process(self) -> _Process:
@@ -358,6 +362,31 @@ class Uploads:
         """
         async with self._closing:  # not faster than files are completed
             pass
+        until_s = trio.current_time() + min(_NO_SPACE_S, self._deadline_s)
+        self._publishing += 1
+        try:
+            while True:
+                try:
+                    return await self._publish(session, publication)
+                except QuotaExceededError as e:
+                    if not self._others_hold_room or trio.current_time() > until_s:
+                        raise
+                    logger.debug("%s: waits for room: %s", publication.target, e)
+                session = None
+                publication.content = msgspec.structs.replace(publication.content, sent_bytes=0)
+                await trio.sleep(_ROOM_WAIT_S)
+        finally:
+            self._publishing -= 1
+
+    @property
+    def _others_hold_room(self) -> bool:
+        """Whether other files of ours take room of a quota and will give it back.
+
+        Of each that is not complete HDFS counts a whole block (INodeFile.storagespaceConsumedContiguous).
+        """
+        return self._publishing > 1 or self._closing.value < MAX_CLOSING
+
+    async def _publish(self, session: Session | None, publication: Publication) -> tuple[Answer, Session | None]:
         started_s, wait_s = trio.current_time(), _FIRST_WAIT_S
         current = session
         for attempt in itertools.count(1):
