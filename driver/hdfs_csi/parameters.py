@@ -97,6 +97,14 @@ def _bytes(text: str) -> int:
     return int(match[1]) * _UNITS[match[2] or ""]
 
 
+def _hdfs_block(text: str) -> int:
+    # dfs.namenode.fs-limits.min-block-size is 1 MiB, and a block is made of whole checksummed chunks.
+    value = _bytes(text)
+    if value % (1 << 20) or not 1 << 20 <= value <= 1 << 36:
+        raise ValueError(text)
+    return value
+
+
 def _seconds(text: str) -> float:
     if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
         raise ValueError(text)
@@ -214,6 +222,16 @@ PARAMETERS: tuple[Parameter, ...] = (
         _from(1, 512),
         "hadoop.dfs.replication",
         is_mutable=True,
+    ),
+    Parameter(
+        "hdfsBlockSizeBytes",
+        Where.BOTH,
+        "`dfs.blocksize` of the node, or of the NameNode",
+        "a multiple of 1Mi from 1Mi to 64Gi",
+        "block size in HDFS of files that the nodes write; small claims want a small one, since HDFS counts "
+        "a whole block of each file that is being written",
+        _hdfs_block,
+        "hadoop.dfs.blocksize",
     ),
     Parameter(
         "erasureCodingPolicy",

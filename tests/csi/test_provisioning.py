@@ -157,6 +157,24 @@ def test_a_pod_sees_the_size_of_its_claim(controller: DriverProcess, node: Drive
     node.client.call(pod.unstage(volume))
 
 
+def test_what_a_pod_writes_has_the_parameters_of_its_class(
+    controller: DriverProcess, node: DriverProcess, hdfs: LocalHdfs, area: str, base: str, pod: Pod
+) -> None:
+    parameters = {"replication": "2", "hdfsBlockSizeBytes": "1Mi"}
+    # Room for sixteen files that are being written; of the usual block size not even for one.
+    request = create("pvc-1", base, capacity_range=capacity(16 << 20), parameters=parameters)
+    volume = controller.client.call(request).volume
+    node.client.call(pod.stage(volume))
+    node.client.call(pod.publish(volume))
+    for name, content in (("small", b"x"), ("long", bytes(3 << 20))):
+        (pod.target / name).write_bytes(content)
+        found = status(hdfs, f"{area}/volumes/pvc-1/{name}")
+        assert found is not None
+        assert (found["replication"], found["blockSize"], found["length"]) == (2, 1 << 20, len(content))
+    node.client.call(pod.unpublish(volume))
+    node.client.call(pod.unstage(volume))
+
+
 def test_no_size_is_no_quota(controller: DriverProcess, hdfs: LocalHdfs, area: str, base: str) -> None:
     assert controller.client.call(create("pvc-1", base)).volume.capacity_bytes == 0
     assert quota(hdfs, f"{area}/volumes/pvc-1") == (-1, -1)

@@ -113,6 +113,7 @@ def test_attributes_become_a_mount() -> None:
         "maxInodes": "1000",
         "callDeadlineSeconds": "7",
         "replication": "2",
+        "hdfsBlockSizeBytes": "8Mi",
     }
     added = {"storage.kubernetes.io/csiProvisionerIdentity": "1-hdfs.csi.dev", "csi.storage.k8s.io/ephemeral": "false"}
     spec = volume_spec("my-data", attributes | added)
@@ -133,7 +134,7 @@ def test_attributes_become_a_mount() -> None:
     )
     assert (config.metadata_ttl_s, config.read_ahead_bytes, config.cache.block_size_bytes) == (0.5, 1 << 20, 1 << 20)
     assert (config.streams, config.workers, config.max_inodes, config.call_deadline_s) == (3, 8, 1000, 7.0)
-    assert config.hadoop_properties == {"dfs.replication": "2"}
+    assert config.hadoop_properties == {"dfs.replication": "2", "dfs.blocksize": "8388608"}
     # Every key of a volume is tried above.
     assert set(attributes) == {p.key for p in PARAMETERS if p.where is Where.BOTH}
 
@@ -141,7 +142,7 @@ def test_attributes_become_a_mount() -> None:
 def test_defaults_are_what_the_table_says() -> None:
     config = volume_spec("x", {"uri": "hdfs://nn/a"}).config
     for parameter in PARAMETERS:
-        if parameter.where is Where.BOTH and parameter.key not in {"uri", "user", "replication"}:
+        if parameter.where is Where.BOTH and parameter.key not in {"uri", "user", "replication", "hdfsBlockSizeBytes"}:
             holder: object = config.cache if parameter.field.startswith("cache.") else config
             actual = getattr(holder, parameter.field.removeprefix("cache."))
             assert parameter.read(parameter.default) == actual, parameter.key
