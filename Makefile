@@ -8,6 +8,8 @@ PYTHON := .venv/bin/python
 setup := tests/support/setup.sh
 # make test PYTEST="-k cache -x"
 PYTEST ?=
+# Processes that share the tests where all of them run; a few are over sooner in one, which starts one HDFS.
+JOBS ?= 2
 
 .PHONY: help install demo test check bench proto lock format clean
 
@@ -24,7 +26,7 @@ demo: ## a real HDFS on this machine, mounted, and what one sees in it
 
 test: ## all tests, against a real HDFS and real mounts (PYTEST="-k name" for some)
 	@$(setup) test
-	$(PYTHON) -m pytest $(PYTEST)
+	$(PYTHON) -m pytest $(or $(PYTEST),--numprocesses=$(JOBS))
 
 check: ## format, lint, types, generated code, import directions
 	@$(setup) check

@@ -2,13 +2,39 @@
 
 import os
 import re
+import signal
 import uuid
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
+from tests.support import parallel
 from tests.support.leftovers import fuse_mounts_below, processes_staying_with
 from tests.support.local_hdfs import LocalHdfs
+
+# As the environment has it (CI), but no example fails for being slow: the machine is busy with other tests.
+hypothesis.settings.register_profile("patient", parent=hypothesis.settings(), deadline=None)
+hypothesis.settings.load_profile("patient")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    parallel.share_by_files(config)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    parallel.take_interrupts(config)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if parallel.is_worker(config):
+        parallel.long_files_first(items)
+
+
+def pytest_keyboard_interrupt() -> None:
+    # What has been started is taken down now: a second Ctrl-C would leave the rest behind.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @pytest.fixture(scope="session", autouse=True)

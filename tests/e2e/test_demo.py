@@ -5,6 +5,8 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,17 +19,24 @@ MARK = "HDFS_CSI_TEST_DEMO"
 
 
 @pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
-    return {**os.environ, "TMPDIR": str(tmp_path), MARK: str(tmp_path), "KEEP": "0"}
+def directory() -> Iterator[Path]:
+    """A short path: a socket's may have 107 bytes, and pytest's own paths are long."""
+    with tempfile.TemporaryDirectory(prefix="hdfs-csi-") as made:
+        yield Path(made)
 
 
-def nothing_is_left(tmp_path: Path) -> None:
-    assert processes_staying_with(MARK, str(tmp_path)) == []
-    assert fuse_mounts_below(tmp_path) == []
-    assert list(tmp_path.iterdir()) == []
+@pytest.fixture
+def environment(directory: Path) -> dict[str, str]:
+    return {**os.environ, "TMPDIR": str(directory), MARK: str(directory), "KEEP": "0"}
 
 
-def test_the_demo_shows_a_volume_read_cold_and_warm(environment: dict[str, str], tmp_path: Path) -> None:
+def nothing_is_left(directory: Path) -> None:
+    assert processes_staying_with(MARK, str(directory)) == []
+    assert fuse_mounts_below(directory) == []
+    assert list(directory.iterdir()) == []
+
+
+def test_the_demo_shows_a_volume_read_cold_and_warm(environment: dict[str, str], directory: Path) -> None:
     done = subprocess.run(COMMAND, check=False, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 bytes came from HDFS" in done.stdout
@@ -35,10 +44,10 @@ def test_the_demo_shows_a_volume_read_cold_and_warm(environment: dict[str, str],
     for what in ("cold, from HDFS", "again, page cache", "new pod, block cache"):
         assert re.search(rf"{what}.*/s", done.stdout)
     assert "nothing is left mounted or running" in done.stdout
-    nothing_is_left(tmp_path)
+    nothing_is_left(directory)
 
 
-def test_a_demo_that_is_interrupted_takes_everything_down(environment: dict[str, str], tmp_path: Path) -> None:
+def test_a_demo_that_is_interrupted_takes_everything_down(environment: dict[str, str], directory: Path) -> None:
     environment["KEEP"] = "1"
     with running(COMMAND, environment) as demo:
         assert demo.stdout is not None
@@ -49,4 +58,4 @@ def test_a_demo_that_is_interrupted_takes_everything_down(environment: dict[str,
                 demo.send_signal(signal.SIGINT)
         assert demo.wait(120) == 0, said
     assert "Everything stays up" in said
-    nothing_is_left(tmp_path)
+    nothing_is_left(directory)

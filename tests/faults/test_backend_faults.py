@@ -230,7 +230,7 @@ def test_the_namenode_hangs_and_wakes_up(hdfs: LocalHdfs, backend: ResilientBack
         started = time.monotonic()
         with pytest.raises(errors.DeadlineError):
             call_with_deadline(backend.status, "/before", deadline_s=1, on_timeout=discard)
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 10, "not for as long as the NameNode hangs"
         assert discarded.is_set()
         # A new client hangs too, and is given up too.
         with pytest.raises(errors.DeadlineError):

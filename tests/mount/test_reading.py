@@ -3,6 +3,7 @@
 import mmap
 import os
 import random
+import stat
 import subprocess
 import sys
 import threading
@@ -129,8 +130,9 @@ def test_another_mount_and_another_daemon_read_from_the_same_cache(
 
 def test_owner_mode_and_space_are_shown_as_asked(source: Path, tmp_path: Path) -> None:
     (source / "4096").chmod(0o664)
-    for directory in (tmp_path, *tmp_path.parents[:2]):
-        directory.chmod(0o755)  # pytest lets nobody else in
+    for directory in (tmp_path, *tmp_path.parents):
+        if not directory.stat().st_mode & stat.S_IXOTH:
+            directory.chmod(0o755)  # pytest lets nobody else in
     with mounted(f"file://{source}", tmp_path, uid=1234, gid=2345, umask=0o027, allow_other=True) as mount:
         st_ = (mount.path / "4096").stat()
         assert (st_.st_uid, st_.st_gid, st_.st_mode & 0o777) == (1234, 2345, 0o640)

@@ -129,7 +129,8 @@ def test_a_file_that_changes_all_the_time_is_never_mixed(source: Path, tmp_path:
 
 
 def test_attributes_and_absences_are_believed_no_longer_than_their_lifetime(source: Path, tmp_path: Path) -> None:
-    with mounted(f"file://{source}", tmp_path, metadata_ttl_s=1.0) as mount:
+    lifetime_s = 5.0
+    with mounted(f"file://{source}", tmp_path, metadata_ttl_s=lifetime_s) as mount:
         assert not (mount.path / "new").exists()
         assert (mount.path / "file").stat().st_size == len(OLD)
         changed_s = time.monotonic()
@@ -137,7 +138,7 @@ def test_attributes_and_absences_are_believed_no_longer_than_their_lifetime(sour
         (source / "new").write_bytes(b"new")
         wait_for_size(mount, 5)
         wait_until((mount.path / "new").exists, "the new file is seen", timeout_s=10)
-        assert time.monotonic() - changed_s < 1.0 + 1.0, "a lifetime, and a second for a busy machine"
+        assert time.monotonic() - changed_s < 2 * lifetime_s, "one lifetime, not two, and the rest for a busy machine"
         assert (mount.path / "file").read_bytes() == b"short"
 
 
