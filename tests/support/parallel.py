@@ -30,6 +30,7 @@ LONG = (
     "model/test_block_cache_model.py",
     "mount/test_hdfs.py",
     "mount/test_streaming.py",
+    "csi/test_controller_faults.py",
     "csi/test_provisioning.py",
 )
 
