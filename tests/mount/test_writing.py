@@ -410,6 +410,16 @@ def test_times_stay_as_they_were_told(behind: Behind, mount: Mounted) -> None:
     assert {name: (mount.path / name).stat().st_mtime_ns for name in told} == told
 
 
+def test_times_of_what_others_have_put_there_stay(behind: Behind, tmp_path: Path) -> None:
+    expected = {f"file{number}": 1_500_000_000_000 + number for number in range(20)}
+    with mounted_writable(behind.uri, tmp_path / "other") as mount:
+        for name, mtime_ms in expected.items():
+            (mount.path / name).write_bytes(b"ours")
+            behind.put(name, b"theirs")
+            behind.set_mtime_ms(name, mtime_ms)
+    assert {name: behind.mtime_ms(name) for name in expected} == expected
+
+
 # ---- limits
 
 

@@ -2,10 +2,11 @@
 
 import logging
 from collections.abc import Callable
+from functools import partial
 
-import outcome
 import trio
 
+from hdfs_fuse.backend.base import FileStatus
 from hdfs_fuse.backend.resilient import ResilientBackend
 from hdfs_fuse.calls import Calls
 from hdfs_fuse.errors import BusyError, HdfsFuseError, NotFoundError, UnavailableError
@@ -19,6 +20,9 @@ _RECOVERY_POLL_S = 1.0
 _RECOVERY_POLLS = 30
 # How long who wants to append to a file waits for its completion, in seconds; it takes half a second.
 _PATIENCE_S = 5.0
+# How often a time is restored at most, since the file may be renamed or given another one meanwhile; and how long a
+# rename that HDFS has made already is waited for, in seconds.
+_RESTORE_ATTEMPTS, _RENAME_S = 20, 0.1
 
 
 class _Completing:
@@ -41,7 +45,7 @@ class Completions:
         inodes: InodeTable,
         uploads: Uploads,
         nursery: trio.Nursery,
-        stored_mtime_ms: Callable[[Inode], int | None],
+        stored: Callable[[Inode], FileStatus | None],
     ) -> None:
         """Complete files.
 
@@ -51,9 +55,9 @@ class Completions:
             inodes: say where each is now.
             uploads: have written them.
             nursery: where this works.
-            stored_mtime_ms: the time that the stored version of a file is to have; None leaves what HDFS sets.
+            stored: the stored version of a file, with the time that it is to have; None leaves what HDFS sets.
         """
-        self._stored_mtime_ms = stored_mtime_ms
+        self._stored = stored
         self._backend = backend
         self._calls = calls
         self._inodes = inodes
@@ -102,7 +106,7 @@ class Completions:
             if (self._inodes.path_of(inode), self._stored_mtime_ms(inode)) == (path, answer.mtime_ms):
                 self._end(completing)
                 return
-        self._restore_time(completing)
+        await self._restore_time(completing)
 
     async def _recover_quietly(self, inode: Inode) -> None:
         try:
@@ -127,25 +131,32 @@ class Completions:
     def _is_current(self, completing: _Completing) -> bool:
         return self._completing.get(completing.inode) is completing
 
-    def _restore_time(self, completing: _Completing) -> None:
+    async def _restore_time(self, completing: _Completing) -> None:
         """HDFS has given the file the time of its completion: restore the one that it had."""
         inode = completing.inode
-        parent, path, mtime_ms = inode.parent, self._inodes.path_of(inode), self._stored_mtime_ms(inode)
-        is_there = parent is not None and self._inodes.find(parent, inode.name) is inode
-        if mtime_ms is None or not is_there or not self._is_current(completing):
-            self._end(completing)
-            return
+        for _ in range(_RESTORE_ATTEMPTS):
+            parent, path, stored = inode.parent, self._inodes.path_of(inode), self._stored(inode)
+            is_there = parent is not None and self._inodes.find(parent, inode.name) is inode
+            if stored is None or not is_there or not self._is_current(completing):
+                break
+            try:
+                found = await self._calls.run(self._backend.status, path)
+                if found.length_bytes != stored.length_bytes:
+                    break  # another client has replaced it
+                set_times = partial(self._backend.set_times, path, mtime_ms=stored.mtime_ms, atime_ms=None)
+                await self._calls.run(set_times)
+            except NotFoundError:
+                await trio.sleep(_RENAME_S)  # HDFS has renamed it, and that is still to be noted here
+                continue
+            except HdfsFuseError as e:
+                logger.info("%s: its time was not restored: %s", path, e)
+            if (self._inodes.path_of(inode), self._stored_mtime_ms(inode)) == (path, stored.mtime_ms):
+                break  # else it was renamed, or given another time, in between
+        self._end(completing)
 
-        def restored(result: outcome.Outcome[None]) -> None:
-            is_same = (self._inodes.path_of(inode), self._stored_mtime_ms(inode)) == (path, mtime_ms)
-            if isinstance(result, outcome.Error):
-                logger.info("%s: its time was not restored: %s", path, result.error)
-            if is_same:
-                self._end(completing)
-            else:  # renamed, or given another time, in between
-                self._restore_time(completing)
-
-        self._calls.start(lambda: self._backend.set_times(path, mtime_ms=mtime_ms, atime_ms=None), restored)
+    def _stored_mtime_ms(self, inode: Inode) -> int | None:
+        stored = self._stored(inode)
+        return None if stored is None else stored.mtime_ms
 
     def _end(self, completing: _Completing) -> None:
         inode = completing.inode

@@ -79,7 +79,7 @@ class Drafts:
         self._uploads = uploads
         self._metrics = metrics
         self._drafts: dict[Inode, Draft] = {}
-        completions = Completions(backend, calls, inodes, uploads, nursery, self._stored_mtime_ms)
+        completions = Completions(backend, calls, inodes, uploads, nursery, self._stored)
         bases = Bases(config, backend, inodes, calls, metrics)
         siblings = Siblings(backend, inodes, uploads, calls, completions, nursery)
         tails = Tails(config, backend, inodes, uploads, calls, completions, bases, siblings)
@@ -110,11 +110,11 @@ class Drafts:
         for draft in self._drafts.values():
             self._bases.follow(draft)
 
-    def _stored_mtime_ms(self, inode: Inode) -> int | None:
+    def _stored(self, inode: Inode) -> FileStatus | None:
         draft = self._drafts.get(inode)
         if draft is None or not (draft.is_dirty or draft.is_removed):
-            return inode.status.mtime_ms
-        return None if draft.base is None or draft.part is not None else draft.base.status.mtime_ms
+            return inode.status
+        return None if draft.base is None or draft.part is not None else draft.base.status
 
     # --- beginning ---
 
