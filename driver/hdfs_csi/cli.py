@@ -10,7 +10,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 from hdfs_fuse.config import GIB, CacheConfig, StagingConfig, split_uri
@@ -167,6 +167,7 @@ def controller(
             [split_uri(uri) for uri in base_uri],
         )
         serve(endpoint, [Identity(driver_name), service], threads, http_address)
+    _leave()
 
 
 @main.command(context_settings={"show_default": True})
@@ -264,6 +265,7 @@ def node(
             registry = CollectorRegistry()
             registry.register(Mounts(supervisor.runtime_dir))
             serve(endpoint, [Identity(driver_name, problem), service], threads, http_address, registry, problem)
+    _leave()
 
 
 def serve(
@@ -299,6 +301,15 @@ def serve(
         server.start()
         ending.get()
         server.stop(DRAIN_S)
+
+
+def _leave() -> NoReturn:
+    """End the process, whatever its threads are at: a call that hangs, or a copy that the next process goes on with.
+
+    The interpreter would wait for them.
+    """
+    logging.shutdown()
+    os._exit(0)
 
 
 def _read_config(context: click.Context, path: str | None) -> None:
