@@ -170,9 +170,13 @@ def test_one_writer_a_file(behind: Behind, mount: Mounted, tmp_path: Path) -> No
         assert (mount.path / "file").read_bytes() == b"firstsecond"
 
 
-def test_of_many_who_create_one_succeeds(behind: Behind, mount: Mounted, tmp_path: Path) -> None:
+@pytest.mark.parametrize("after_crash", [False, True])
+def test_of_many_who_create_one_succeeds(behind: Behind, mount: Mounted, tmp_path: Path, after_crash: bool) -> None:
+    turns = 2 if after_crash else 5
     with mounted_writable(behind.uri, tmp_path / "other") as other:
-        for turn in range(5):
+        for turn in range(turns):
+            if after_crash:
+                behind.put(name_while_writing(f"lock{turn}"), b"left by one who is gone")
             together = threading.Barrier(4)
             won: list[int] = []
 
@@ -190,7 +194,7 @@ def test_of_many_who_create_one_succeeds(behind: Behind, mount: Mounted, tmp_pat
                 thread.join()
             assert len(won) == 1
             os.close(won[0])
-    assert len(behind.names()) == 5
+    assert behind.names() == [f"lock{turn}" for turn in range(turns)]
 
 
 def test_what_other_clients_change_is_seen(behind: Behind, mount: Mounted) -> None:

@@ -178,10 +178,9 @@ class Uploader:
     def _reserve(self, request: Reserve) -> Answer:
         self._sessions.pop(request.replaces, None)
         try:
-            writer = self._backend.create(request.sibling, mode=request.mode, overwrite=request.take_over)
+            writer = self._create(request, overwrite=request.take_over)
         except AlreadyExistsError:
-            is_left = self._is_left(request.sibling)
-            writer = self._backend.create(request.sibling, mode=request.mode, overwrite=is_left)
+            writer = self._replace_left(request) if self._is_left(request.sibling) else self._create(request)
         target = None
         if request.target:
             try:
@@ -192,6 +191,19 @@ class Uploader:
                 raise
         self._sessions[request.number] = _Session(request.sibling, writer)
         return Answer(request.number, target=target)
+
+    def _create(self, request: Reserve, *, overwrite: bool = False) -> FileWriter:
+        return self._backend.create(request.sibling, mode=request.mode, overwrite=overwrite)
+
+    def _replace_left(self, request: Reserve) -> FileWriter:
+        """Take a sibling that nobody writes; BusyError for all but one of several who do so at once."""
+        lease: FileWriter | None = None
+        with contextlib.suppress(UnsupportedError):  # erasure-coded
+            lease = self._backend.append(request.sibling)
+        try:
+            return self._create(request, overwrite=True)
+        finally:
+            del lease  # what it held is gone
 
     def _status_or_none(self, path: str) -> FileStatus | None:
         try:
