@@ -158,11 +158,8 @@ class Daemon:
             self._prepared = self._launch(_STOPPED + tuple(self._command))
 
     def _go_on(self) -> None:
-        assert self.identity
-        deadline = time.monotonic() + 10
-        while _stat(self.identity.pid)[0] != "T" and time.monotonic() < deadline:
-            time.sleep(0.001)
-        self.identity.send(signal.SIGCONT)
+        self._wait_stopped()
+        self._send(signal.SIGCONT)
 
     def _launch(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
         if self._die_with_parent:
@@ -183,6 +180,14 @@ class Daemon:
     def pause(self) -> None:
         """Freeze it, as a hung server is: connections stay open, nothing answers."""
         self._send(signal.SIGSTOP)
+        self._wait_stopped()
+
+    def _wait_stopped(self) -> None:
+        """Until no thread runs: SIGSTOP reaches one of them, and that one tells the others."""
+        assert self.identity
+        deadline = time.monotonic() + 10
+        while not _is_stopped(self.identity.pid) and time.monotonic() < deadline:
+            time.sleep(0.001)
 
     def resume(self) -> None:
         """End a `pause`."""
@@ -251,13 +256,11 @@ def stop_all(daemons: Sequence[Daemon], grace_s: float = 15) -> None:
         daemon.stop(max(0.0, deadline - time.monotonic()))
 
 
-def _wait_executed(pid: int) -> None:
-    """Wait until setpriv has become the command: before that the death of the parent would not be noticed."""
-    deadline = time.monotonic() + 10
-    setpriv = "\0".join(_DIE_WITH_PARENT).encode()
-    # Empty: a zombie, so the command could not be executed, which its log tells.
-    while Path(f"/proc/{pid}/cmdline").read_bytes().startswith(setpriv) and time.monotonic() < deadline:
-        time.sleep(0.001)
+def _is_stopped(pid: int) -> bool:
+    try:
+        return all(_stat(int(thread))[0] == "T" for thread in os.listdir(f"/proc/{pid}/task"))
+    except (ProcessLookupError, FileNotFoundError):  # a thread or the process has ended
+        return False
 
 
 def _stat(pid: int) -> tuple[str, int]:
