@@ -356,14 +356,11 @@ class Controller:
             ids = [] if source is None else list(self._snapshots.ids(source.base))
         else:
             ids = [snapshot_id for base in self._bases for snapshot_id in self._snapshots.ids(base)]
-        found = [(snapshot_id, record) for snapshot_id in ids if (record := self._snapshots.find(snapshot_id))]
-        if request.source_volume_id:
-            found = [
-                (snapshot_id, record) for snapshot_id, record in found if record.volume_id == request.source_volume_id
-            ]
-        records = dict(found)
-        ids, token = _page(list(records), SnapshotId, request.starting_token, request.max_entries)
-        entries = [csi.ListSnapshotsResponse.Entry(snapshot=_snapshot(i, records[i])) for i in ids]
+        if wanted_volume := request.source_volume_id:
+            ids = [i for i in ids if (record := self._snapshots.find(i)) and record.volume_id == wanted_volume]
+        page, token = _page(ids, SnapshotId, request.starting_token, request.max_entries)
+        found = [_snapshot(i, record) for i in page if (record := self._snapshots.find(i))]
+        entries = [csi.ListSnapshotsResponse.Entry(snapshot=snapshot) for snapshot in found]
         return csi.ListSnapshotsResponse(entries=entries, next_token=token)
 
 

@@ -212,9 +212,8 @@ class Provisioner:
 
     def ids(self, base: Location) -> Iterator[VolumeId]:
         """The volumes below a base path, in the order of their keys."""
-        for name in self._filesystems.get(base.filesystem).names(child(base.path, VOLUMES)):
-            if (volume_id := VolumeId.parse(f"{VolumeId(base, name.removesuffix('.json'))}")) is not None:
-                yield volume_id
+        names = self._filesystems.get(base.filesystem).names(VolumeId.records_of(base))
+        return VolumeId.of_records(base, names)
 
     def problem(self, volume_id: VolumeId, record: VolumeRecord) -> str:
         """Why the content of a volume can't be reached; empty when it can."""

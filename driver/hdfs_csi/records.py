@@ -5,7 +5,7 @@ could write into its own record which directory is to be deleted; and not in the
 path and can't be changed when a volume is expanded.
 """
 
-from typing import Literal, TypeVar
+from typing import Literal, Self
 
 import msgspec
 
@@ -13,7 +13,34 @@ from hdfs_csi.errors import RecordError
 
 VERSION = 1
 
-R = TypeVar("R", bound="VolumeRecord | SnapshotRecord")
+
+class _Record(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A file of JSON. Fields that a later release adds are ignored, as long as the version stays.
+
+    Attributes:
+        version: of this format.
+    """
+
+    version: int = VERSION
+
+    def to_json(self) -> bytes:
+        """The content of the record's file, indented: administrators read it."""
+        return msgspec.json.format(msgspec.json.encode(self)) + b"\n"
+
+    @classmethod
+    def from_json(cls, data: bytes, where: str) -> Self:
+        """Read what `to_json` wrote; `where` is the file's path, for messages.
+
+        Raises:
+            RecordError: malformed, or of a later version.
+        """
+        try:
+            record = msgspec.json.decode(data, type=cls)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as e:
+            raise RecordError(f"record {where}: {e}") from e
+        if record.version != VERSION:
+            raise RecordError(f"record {where}: version {record.version}, accepted is {VERSION}")
+        return record
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -60,8 +87,8 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         return f"{self.path}/.snapshot/{self.snapshot}"
 
 
-class VolumeRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """One volume. Fields that a later release adds are ignored, as long as the version stays.
+class VolumeRecord(_Record, frozen=True, kw_only=True, rename="camel"):
+    """One volume.
 
     Attributes:
         name: the name that the CO chose.
@@ -71,7 +98,6 @@ class VolumeRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         parameters: those of the StorageClass, without what Kubernetes added.
         source: what it was made from; None for an empty one.
         is_view: whether it shows its source's snapshot, and has no directory of its own.
-        version: of this format.
     """
 
     name: str
@@ -81,23 +107,9 @@ class VolumeRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     parameters: dict[str, str]
     source: Source | None = None
     is_view: bool = False
-    version: int = VERSION
-
-    def to_json(self) -> bytes:
-        """The content of the record's file, indented: administrators read it."""
-        return msgspec.json.format(msgspec.json.encode(self)) + b"\n"
-
-    @staticmethod
-    def from_json(data: bytes, where: str) -> "VolumeRecord":
-        """Read what `to_json` wrote; `where` is the file's path, for messages.
-
-        Raises:
-            RecordError: malformed, or of a later version.
-        """
-        return _decode(data, VolumeRecord, where)
 
 
-class SnapshotRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class SnapshotRecord(_Record, frozen=True, kw_only=True, rename="camel"):
     """One snapshot.
 
     Attributes:
@@ -107,7 +119,6 @@ class SnapshotRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         snapshot: its name in HDFS.
         created_ms: when it was made, in milliseconds since the epoch; 0 while that is not sure.
         size_bytes: of all files.
-        version: of this format.
     """
 
     name: str
@@ -116,23 +127,3 @@ class SnapshotRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     snapshot: str
     created_ms: int = 0
     size_bytes: int = 0
-    version: int = VERSION
-
-    def to_json(self) -> bytes:
-        """As VolumeRecord.to_json."""
-        return msgspec.json.format(msgspec.json.encode(self)) + b"\n"
-
-    @staticmethod
-    def from_json(data: bytes, where: str) -> "SnapshotRecord":
-        """As VolumeRecord.from_json."""
-        return _decode(data, SnapshotRecord, where)
-
-
-def _decode(data: bytes, kind: type[R], where: str) -> R:
-    try:
-        record = msgspec.json.decode(data, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as e:
-        raise RecordError(f"record {where}: {e}") from e
-    if record.version != VERSION:
-        raise RecordError(f"record {where}: version {record.version}, accepted is {VERSION}")
-    return record

@@ -11,11 +11,9 @@ from hdfs_fuse.errors import AlreadyExistsError, DirectoryNotEmptyError, Invalid
 from hdfs_csi import provisioner, volume
 from hdfs_csi.filesystems import Filesystem, Filesystems
 from hdfs_csi.records import SnapshotRecord, Source, VolumeRecord
-from hdfs_csi.volume import SNAPSHOTS, SnapshotId, VolumeId, child
+from hdfs_csi.volume import SnapshotId, VolumeId
 
 log = logging.getLogger(__name__)
-
-_SUFFIX = ".json"
 
 
 class Snapshots:
@@ -105,10 +103,8 @@ class Snapshots:
 
     def ids(self, base: Location) -> Iterator[SnapshotId]:
         """The snapshots below a base path, in the order of their keys."""
-        for name in self._filesystems.get(base.filesystem).names(child(base.path, SNAPSHOTS)):
-            snapshot_id = SnapshotId.parse(str(SnapshotId(base, name.removesuffix(_SUFFIX))))
-            if name.endswith(_SUFFIX) and snapshot_id is not None:
-                yield snapshot_id
+        names = self._filesystems.get(base.filesystem).names(SnapshotId.records_of(base))
+        return SnapshotId.of_records(base, names)
 
     def source_of(self, snapshot_id: SnapshotId) -> Source:
         """A snapshot as the source of a volume.

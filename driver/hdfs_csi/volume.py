@@ -10,7 +10,7 @@ snapshot is likewise `<uri of the base path>@<key>`, with the base path of its v
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self, cast
 
@@ -48,6 +48,9 @@ _MAX_COMPONENT_BYTES = 255
 # input formats skip names with a dot.
 HIDDEN = ".hdfs-csi"
 VOLUMES, SNAPSHOTS, MAKING = f"{HIDDEN}/volumes", f"{HIDDEN}/snapshots", f"{HIDDEN}/making"
+
+# Of a record's file.
+_SUFFIX = ".json"
 
 # The extended attribute by which a directory says which volume it is. Mounts neither show nor change what begins with
 # user.hdfs. (hdfs_fuse.xattrs), so no pod can make another volume of its own.
@@ -91,7 +94,12 @@ class _Id:
     @property
     def record_path(self) -> str:
         """Path of the record in HDFS."""
-        return f"{child(self.base.path, self._records)}/{self.key}.json"
+        return f"{self.records_of(self.base)}/{self.key}{_SUFFIX}"
+
+    @classmethod
+    def records_of(cls, base: Location) -> str:
+        """Path of the directory of all records below a base path."""
+        return child(base.path, cls._records)
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
@@ -105,6 +113,14 @@ class _Id:
             return None
         # Only the one spelling that __str__ gives, so that two ids never mean the same thing.
         return parsed if str(parsed) == text and parsed.base.scheme == "hdfs" else None
+
+    @classmethod
+    def of_records(cls, base: Location, names: Iterable[str]) -> Iterator[Self]:
+        """Those whose records are among the names of a directory, in that order."""
+        for name in names:
+            found = cls.parse(str(cls(base, name.removesuffix(_SUFFIX))))
+            if name.endswith(_SUFFIX) and found is not None:
+                yield found
 
 
 class VolumeId(_Id):

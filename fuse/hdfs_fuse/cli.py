@@ -220,14 +220,15 @@ def umount(mountpoint: str, force: bool, deadline_s: float) -> None:
 @_reports_errors
 def stats(mountpoint: str, as_json: bool, once: bool, interval_s: float) -> None:
     """What the mount at MOUNTPOINT does: hits, misses, bytes from HDFS and from the cache, latencies."""
-    from hdfs_fuse.mounter import stats as view  # noqa: PLC0415 - rich is slow to import
+    from hdfs_fuse.mounter import stats as daemon_stats  # noqa: PLC0415 - the other commands need neither
+    from hdfs_fuse.mounter import stats_view as view  # noqa: PLC0415
 
     entry = mounts.find(mountpoint)
     if entry is None or entry.fstype != mounts.FSTYPE:
         raise click.ClickException(f"{mountpoint}: no hdfs-fuse mount there")
     path = stats_path(default_runtime_dir(), entry.device)
     if as_json:
-        click.echo(json.dumps(view.fetch(path), indent=2))
+        click.echo(json.dumps(daemon_stats.fetch(path), indent=2))
     elif once or not sys.stdout.isatty():
         view.show_once(path)
     else:

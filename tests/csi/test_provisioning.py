@@ -366,6 +366,6 @@ def test_a_controller_that_is_no_superuser(hdfs: LocalHdfs, area: str, base: str
     assert names(hdfs, f"{area}/volumes") == {".hdfs-csi"}
 
 
-def test_readers_of_a_volume_are_told_apart(controller: DriverProcess, base: str) -> None:
+def test_a_volume_may_be_for_readers_and_writers(controller: DriverProcess, base: str) -> None:
     reader = capability(Mode.MULTI_NODE_READER_ONLY)
     assert controller.client.call(create("pvc-1", base, volume_capabilities=[reader, MOUNT])).volume.volume_id

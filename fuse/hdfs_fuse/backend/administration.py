@@ -12,7 +12,7 @@ import msgspec
 
 from hdfs_fuse import errors
 from hdfs_fuse.backend import hadoop_conf
-from hdfs_fuse.backend.base import Policies, Quota, SpaceUsage
+from hdfs_fuse.backend.base import Policies, SpaceUsage
 from hdfs_fuse.backend.webhdfs import WebHdfs
 from hdfs_fuse.config import MountConfig
 
@@ -20,17 +20,6 @@ from hdfs_fuse.config import MountConfig
 _UNITS = re.compile(r".*-([0-9]+)-([0-9]+)-[0-9]+k")
 # Removes a quota (HdfsConstants.QUOTA_RESET).
 _NO_QUOTA = -1
-
-
-class _QuotaUsage(msgspec.Struct, rename="camel"):
-    quota: int = _NO_QUOTA
-    space_quota: int = _NO_QUOTA
-    file_and_directory_count: int = 0
-    space_consumed: int = 0
-
-
-class _QuotaUsageReply(msgspec.Struct, rename="pascal"):
-    quota_usage: _QuotaUsage
 
 
 class _ContentSummary(msgspec.Struct):
@@ -90,19 +79,8 @@ class Administration:
             free_bytes=int(raw.free_bytes / factor),
         )
 
-    def quota(self, path: str) -> Quota:
-        """Quotas of a directory, and what is used; without a quota the NameNode walks the whole tree for that.
-
-        Raises:
-            NotFoundError, PermissionDeniedError.
-        """
-        found = self._webhdfs.get(path, "GETQUOTAUSAGE", _QuotaUsageReply).quota_usage
-        names = found.quota if found.quota >= 0 else None
-        space_bytes = found.space_quota if found.space_quota >= 0 else None
-        return Quota(names, space_bytes, found.file_and_directory_count, found.space_consumed)
-
     def set_quota(self, path: str, *, names: int | None, space_bytes: int | None) -> None:
-        """Bound what a directory may hold; None removes a bound. See Quota for what they count.
+        """Bound names (the directory counts) and bytes on DataNodes (each replica counts); None removes a bound.
 
         Raises:
             NotFoundError. PermissionDeniedError: only HDFS's superuser may.
@@ -179,14 +157,6 @@ class Administration:
             some.
         """
         self._webhdfs.call("PUT", path, {"op": "ALLOWSNAPSHOT"})
-
-    def disallow_snapshots(self, path: str) -> None:
-        """Let a directory have no snapshots any more.
-
-        Raises:
-            NotFoundError, PermissionDeniedError. BusyError: it has some.
-        """
-        self._webhdfs.call("PUT", path, {"op": "DISALLOWSNAPSHOT"})
 
     def create_snapshot(self, path: str, name: str) -> None:
         """Keep what is in a directory now, as `path/.snapshot/name`; one that is there stays as it is.

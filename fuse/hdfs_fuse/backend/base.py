@@ -77,22 +77,6 @@ class Policies:
     erasure_coding: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Quota:
-    """What a directory may hold, and what it does (HDFS QuotaUsageProto).
-
-    Attributes:
-        names: most files and directories, itself counted; None for no bound.
-        space_bytes: most bytes on DataNodes, each replica counted; None for no bound.
-        used_names, used_bytes: what is there, counted likewise.
-    """
-
-    names: int | None
-    space_bytes: int | None
-    used_names: int
-    used_bytes: int
-
-
 class FileReader(Protocol):
     """An open file. `read` may be called by several threads at once; streams are independent of each other.
 

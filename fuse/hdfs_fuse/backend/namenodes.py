@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from hdfs_fuse.backend import hadoop_conf
+from hdfs_fuse.backend.webhdfs import connect_web
 from hdfs_fuse.config import MountConfig
 from hdfs_fuse.errors import UnavailableError, UnsupportedError
 
@@ -95,8 +96,7 @@ def _state(address: str, deadline_s: float) -> NameNodeState:
 
 def _get(address: str, bean: str, reply: type[T], deadline_s: float) -> T:
     parts = urlsplit(address)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    with contextlib.closing(kind(parts.hostname or "", parts.port, timeout=deadline_s)) as connection:
+    with contextlib.closing(connect_web(parts.scheme, parts.netloc, deadline_s)) as connection:
         connection.request("GET", f"{_QUERY}{bean}")
         body = connection.getresponse().read()
     try:

@@ -241,7 +241,7 @@ class WebHdfs:
             if excluded:
                 query["excludedatanodes"] = ",".join(sorted(excluded))
             target = urlsplit(_decode(self.call(method, path, query), _Location).location)
-            connection = _connection(target.scheme, target.netloc, _TRANSFER_TIMEOUT_S)
+            connection = connect_web(target.scheme, target.netloc, _TRANSFER_TIMEOUT_S)
             with contextlib.closing(connection):
                 try:
                     connection.connect()
@@ -380,7 +380,8 @@ class WebHdfs:
         raise failure
 
 
-def _connection(scheme: str, netloc: str, timeout_s: float) -> http.client.HTTPConnection:
+def connect_web(scheme: str, netloc: str, timeout_s: float) -> http.client.HTTPConnection:
+    """A connection to a web server of HDFS, which is opened when it is needed; `scheme` is http or https."""
     parts = urlsplit(f"//{netloc}")
     kind = http.client.HTTPSConnection if scheme == "https" else http.client.HTTPConnection
     return kind(parts.hostname or "", parts.port, timeout=timeout_s)
@@ -388,7 +389,7 @@ def _connection(scheme: str, netloc: str, timeout_s: float) -> http.client.HTTPC
 
 def _ask(address: str, method: str, target: str) -> bytes:
     parts = urlsplit(address)
-    connection = _connection(parts.scheme, parts.netloc, _TIMEOUT_S)
+    connection = connect_web(parts.scheme, parts.netloc, _TIMEOUT_S)
     try:
         connection.request(method, target, headers={"Accept": "application/json"})
         return _answer(connection, address)
