@@ -1,6 +1,7 @@
 """The staging directory: its bound, its files, and what daemons that died have left."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,18 @@ def test_what_a_dead_daemon_left_is_removed(tmp_path: Path) -> None:
     assert kept.read(0, 4) == b"kept"
     newer.close()
     living.close()
+
+
+def test_daemons_that_start_at_once_leave_each_other_alone(tmp_path: Path) -> None:
+    config = StagingConfig(directory=str(tmp_path))
+
+    def use(_: int) -> None:
+        area = StagingArea(config)
+        area.create().write(0, b"x")
+        area.close()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(use, range(400)))
 
 
 def test_a_directory_that_can_not_be_used(tmp_path: Path) -> None:

@@ -49,10 +49,11 @@ class StagingArea:
         self._allowance_bytes = 0
         try:
             os.makedirs(config.directory, mode=0o700, exist_ok=True)
-            self._remove_abandoned()
-            os.mkdir(self._folder, mode=0o700)
-            self._lock_fd = os.open(os.path.join(self._folder, _LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with _alone(config.directory):
+                self._remove_abandoned()
+                os.mkdir(self._folder, mode=0o700)
+                self._lock_fd = os.open(os.path.join(self._folder, _LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as e:
             raise UnavailableError(f"staging directory {config.directory}: {e.strerror}; choose another one") from e
 
@@ -156,6 +157,17 @@ class StagedFile:
             self._fd = -1
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.path)
+
+
+@contextlib.contextmanager
+def _alone(directory: str) -> Iterator[None]:
+    """Wait for daemons that start or clean up: a folder that is not locked yet looks like one whose daemon is gone."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
 
 
 @contextlib.contextmanager
