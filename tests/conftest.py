@@ -10,6 +10,7 @@ import hypothesis
 import pytest
 
 from tests.support import parallel
+from tests.support.daemons import FORKS
 from tests.support.leftovers import fuse_mounts_below, processes_staying_with
 from tests.support.local_hdfs import LocalHdfs
 
@@ -48,6 +49,7 @@ def nothing_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
     os.environ.update([mark])
     yield
     del os.environ[mark[0]]
+    FORKS.close()
     mounts = fuse_mounts_below(tmp_path_factory.getbasetemp())
     processes = processes_staying_with(*mark)
     assert not mounts, f"mounts left behind: {mounts}"

@@ -6,7 +6,9 @@ import logging
 import os
 import queue
 import signal
+import socket
 import sys
+import threading
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
@@ -28,7 +30,7 @@ from hdfs_csi.locks import VolumeLocks
 from hdfs_csi.metrics import Mounts, Operations
 from hdfs_csi.node import Node, NodeSettings, problem
 from hdfs_csi.provisioner import Provisioner
-from hdfs_csi.server import DEFAULT_THREADS, FREE_THREADS, Server
+from hdfs_csi.server import DEFAULT_THREADS, FREE_THREADS, Server, remove_stale_socket, socket_path
 from hdfs_csi.snapshots import Snapshots
 from hdfs_csi.staging import Staging
 from hdfs_csi.telemetry import Telemetry
@@ -50,8 +52,14 @@ def _option(name: str, variable: str | list[str], **details: Any) -> Callable[[F
     return click.option(name, envvar=variable, show_envvar=True, **details)
 
 
-def _shared_options(command: F) -> F:
-    """Add the options that all services take."""
+def _add(options: Sequence[Callable[[F], F]], command: F) -> F:
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _csi_options(command: F) -> F:
+    """Add the options that both CSI services take."""
     options = [
         _option(
             "--endpoint",
@@ -79,6 +87,13 @@ def _shared_options(command: F) -> F:
             default=DEFAULT_THREADS,
             help="Calls that are served at once.",
         ),
+    ]
+    return _add(options, command)
+
+
+def _shared_options(command: F) -> F:
+    """Add the options that all processes take."""
+    options = [
         _option(
             "--http-address",
             "HDFS_CSI_HTTP_ADDRESS",
@@ -101,9 +116,17 @@ def _shared_options(command: F) -> F:
             help="Least severe log lines to print.",
         ),
     ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return _add(options, command)
+
+
+_RUNTIME_DIR = _option(
+    "--runtime-dir",
+    "HDFS_CSI_RUNTIME_DIR",
+    type=click.Path(file_okay=False, resolve_path=True),
+    default="/run/hdfs-fuse",
+    help="Where mounts offer their statistics, and inline volumes are mounted; "
+    "with the default `hdfs-fuse stats MOUNTPOINT` finds them.",
+)
 
 
 @click.group(context_settings={"show_default": True, "help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -116,7 +139,7 @@ def _shared_options(command: F) -> F:
     callback=lambda context, _, path: _read_config(context, path),
     expose_value=False,
     is_eager=True,
-    help="TOML file with a table [controller] or [node] of their options, without the dashes in front: "
+    help="TOML file with a table [controller], [node] or [mounter] of their options, without the dashes in front: "
     "log-level = 'debug'. What the command line or the environment say comes first.",
 )
 def main() -> None:
@@ -127,6 +150,7 @@ def main() -> None:
 
 
 @main.command(context_settings={"show_default": True})
+@_csi_options
 @_shared_options
 @_option(
     "--hdfs-deadline-seconds",
@@ -171,6 +195,7 @@ def controller(
 
 
 @main.command(context_settings={"show_default": True})
+@_csi_options
 @_shared_options
 @_option(
     "--node-id",
@@ -179,13 +204,13 @@ def controller(
     help="Name by which the cluster knows this node (spec.nodeName).",
 )
 @_option(
-    "--runtime-dir",
-    "HDFS_CSI_RUNTIME_DIR",
-    type=click.Path(file_okay=False, resolve_path=True),
-    default="/run/hdfs-fuse",
-    help="Where mounts offer their statistics, and inline volumes are mounted; "
-    "with the default `hdfs-fuse stats MOUNTPOINT` finds them.",
+    "--mounter-endpoint",
+    "HDFS_CSI_MOUNTER_ENDPOINT",
+    show_default="none: this process keeps the daemons of its mounts itself",
+    help="Unix socket of `hdfs-csi mounter` on this node. The paths of --cache-dir, --staging-dir, --hadoop-conf-dir "
+    "and --runtime-dir must mean the same to it.",
 )
+@_RUNTIME_DIR
 @_option(
     "--cache-dir",
     "HDFS_CSI_CACHE_DIR",
@@ -228,6 +253,7 @@ def node(
     log_format: str,
     log_level: str,
     node_id: str,
+    mounter_endpoint: str | None,
     runtime_dir: str,
     cache_dir: str,
     cache_size_bytes: int,
@@ -241,6 +267,8 @@ def node(
     """
     # Only the node service needs what mounts.
     from hdfs_fuse.mounter import mounts  # noqa: PLC0415
+    from hdfs_fuse.mounter.client import RemoteSupervisor  # noqa: PLC0415
+    from hdfs_fuse.mounter.mounter import Mounter  # noqa: PLC0415
     from hdfs_fuse.mounter.supervisor import Supervisor  # noqa: PLC0415
 
     if cache_dir and not os.path.isabs(cache_dir):
@@ -253,18 +281,64 @@ def node(
             cache=CacheConfig(directory=cache_dir, size_bytes=cache_size_bytes, min_free_bytes=cache_min_free_bytes),
             staging=StagingConfig(directory=staging_dir, size_bytes=staging_size_bytes),
         )
-        supervisor = Supervisor(runtime_dir)
-        with contextlib.closing(supervisor):
-            staging = Staging(supervisor, mounts, settings.complete)
-            ephemeral = Ephemeral(staging, os.path.join(supervisor.runtime_dir, "inline"))
+        registry = CollectorRegistry()
+        with contextlib.ExitStack() as stack:
+            daemons: Supervisor | RemoteSupervisor
+            if mounter_endpoint:
+                daemons = RemoteSupervisor(socket_path(mounter_endpoint))
+                remote_problem = daemons.problem
+            else:
+                daemons = stack.enter_context(contextlib.closing(Supervisor(runtime_dir)))
+                remote_problem = str
+                registry.register(Mounts(runtime_dir))
+            staging = Staging(Mounter(daemons), mounts, settings.complete)
+            ephemeral = Ephemeral(staging, os.path.join(runtime_dir, "inline"))
             health = Health(mounts, settings.complete)
             # A question takes milliseconds, and seconds where a mount hangs: enough that those pass by each other.
             questions = (threads - FREE_THREADS) // 4
             changes = threads - FREE_THREADS - questions
             service = Node(node_id, staging, ephemeral, health, mounts, VolumeLocks(changes), VolumeLocks(questions))
-            registry = CollectorRegistry()
-            registry.register(Mounts(supervisor.runtime_dir))
-            serve(endpoint, [Identity(driver_name, problem), service], threads, http_address, registry, problem)
+
+            def node_problem() -> str:
+                return problem() or remote_problem()
+
+            identity = Identity(driver_name, node_problem)
+            serve(endpoint, [identity, service], threads, http_address, registry, node_problem)
+    _leave()
+
+
+@main.command(context_settings={"show_default": True})
+@_option(
+    "--endpoint",
+    "HDFS_CSI_MOUNTER_ENDPOINT",
+    default="unix:///run/hdfs-fuse/mounter.sock",
+    help="Unix socket for the node service; the --mounter-endpoint of that.",
+)
+@_shared_options
+@_RUNTIME_DIR
+def mounter(endpoint: str, http_address: str | None, log_format: str, log_level: str, runtime_dir: str) -> None:
+    """Keep the processes that serve a node's mounts: one on every node, with the cache and the staging directory.
+
+    Needs no privileges: the node service mounts, and hands each mount over. So that may be restarted, and upgraded,
+    while pods read and write.
+    """
+    from hdfs_fuse.mounter.server import Server as MounterServer  # noqa: PLC0415
+    from hdfs_fuse.mounter.supervisor import Supervisor  # noqa: PLC0415
+
+    with _ready_to_serve(log_level, log_format), contextlib.ExitStack() as stack:
+        registry = CollectorRegistry()
+        registry.register(Mounts(runtime_dir))
+        ending = _signals()
+        supervisor = stack.enter_context(contextlib.closing(Supervisor(runtime_dir)))
+        path = socket_path(endpoint)
+        remove_stale_socket(path, socket.SOCK_SEQPACKET)
+        server = MounterServer(path, supervisor)
+        stack.callback(server.server_close)
+        if http_address:
+            stack.callback(Telemetry(http_address, registry, str).close)
+        threading.Thread(target=server.serve_forever, name="accept", daemon=True).start()
+        log.info("keeping daemons endpoint=%s pid=%d", endpoint, os.getpid())
+        ending.get()
     _leave()
 
 
@@ -289,10 +363,7 @@ def serve(
     Raises:
         HdfsFuseError: the endpoint can't be used.
     """
-    # Not an Event: a signal handler that sets one hangs where it meets the thread that is just about to wait for it.
-    ending: queue.SimpleQueue[int] = queue.SimpleQueue()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: ending.put(number))
+    ending = _signals()
     registry = registry or CollectorRegistry()
     server = Server(endpoint, services, threads=threads, observe=Operations(registry).observe)
     with contextlib.ExitStack() as stack:
@@ -301,6 +372,15 @@ def serve(
         server.start()
         ending.get()
         server.stop(DRAIN_S)
+
+
+def _signals() -> "queue.SimpleQueue[int]":
+    """SIGTERM and SIGINT, once they have come."""
+    # Not an Event: a signal handler that sets one hangs where it meets the thread that is just about to wait for it.
+    ending: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: ending.put(number))
+    return ending
 
 
 def _leave() -> NoReturn:

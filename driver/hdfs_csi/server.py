@@ -133,7 +133,7 @@ def socket_path(endpoint: str) -> str:
     return path
 
 
-def remove_stale_socket(path: str) -> None:
+def remove_stale_socket(path: str, kind: socket.SocketKind = socket.SOCK_STREAM) -> None:
     """Remove the socket that a process which is gone has left; anything else stays.
 
     gRPC itself would remove a socket whoever listens on it, and two drivers would fight over one endpoint.
@@ -147,7 +147,7 @@ def remove_stale_socket(path: str) -> None:
         return
     if not stat.S_ISSOCK(mode):
         raise BusyError(f"endpoint: {path!r} exists and is no socket")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+    with socket.socket(socket.AF_UNIX, kind) as probe:
         # A full backlog answers EAGAIN instead of waiting: somebody listens.
         probe.setblocking(False)
         code = probe.connect_ex(path)

@@ -16,6 +16,7 @@ from hdfs_fuse.backend.identity import client_environment
 from hdfs_fuse.config import CacheConfig, MountConfig, StagingConfig
 from hdfs_fuse.errors import HdfsFuseError
 from hdfs_fuse.mounter import mounts
+from hdfs_fuse.mounter.mounter import Mounter
 from hdfs_fuse.mounter.supervisor import Supervisor, default_runtime_dir, stats_path
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -179,17 +180,18 @@ def mount(
         log_file = os.path.join(runtime_dir, mounts.canonical(mountpoint).strip("/").replace("/", "-") + ".log")
     supervisor = Supervisor(runtime_dir, None if foreground else log_file)
     signal.signal(signal.SIGTERM, _interrupt)  # from now on: what is half mounted is undone
-    supervisor.mount(config, mountpoint, deadline_s=deadline_s)
+    mounter = Mounter(supervisor)
+    mounter.mount(config, mountpoint, deadline_s=deadline_s)
     if not foreground:
         supervisor.close()
         click.echo(f"{config.uri} is mounted at {mountpoint}; log: {log_file}; end: hdfs-fuse umount {mountpoint}")
         return
     try:
         click.echo(f"{config.uri} is mounted at {mountpoint}; Ctrl-C unmounts")
-        supervisor.wait(mountpoint)
+        supervisor.wait(mounts.canonical(mountpoint))
     except KeyboardInterrupt:
         click.echo("unmounting")
-        supervisor.unmount(mountpoint, force=True)
+        mounter.unmount(mountpoint, force=True)
 
 
 def _interrupt(*_: object) -> NoReturn:
@@ -209,7 +211,7 @@ def umount(mountpoint: str, force: bool, deadline_s: float) -> None:
         raise click.ClickException(f"{mountpoint}: nothing is mounted there")
     if entry.fstype != mounts.FSTYPE:
         raise click.ClickException(f"{mountpoint}: holds {entry.source} ({entry.fstype}), which is not ours")
-    Supervisor().unmount(mountpoint, force=force, deadline_s=deadline_s)
+    Mounter(Supervisor()).unmount(mountpoint, force=force, deadline_s=deadline_s)
 
 
 @main.command()

@@ -1,7 +1,4 @@
-"""One mount's life: connect, take over the FUSE connection, serve, end. Started by a supervisor, one process a mount.
-
-Run as `python -m hdfs_fuse.daemon FD`, where FD is the channel to the supervisor (handover.py).
-"""
+"""One mount's life: connect, take over the FUSE connection, serve, end. One process a mount (fork_server.py)."""
 
 import contextlib
 import gc
@@ -102,11 +99,11 @@ class Daemon:
         area = None if config.read_only else await trio.to_thread.run_sync(StagingArea, config.staging)
         handover.send(self._channel, handover.Connected())
         try:
-            message, fds = await trio.to_thread.run_sync(handover.receive, self._channel, 2)
+            message, fds = await trio.to_thread.run_sync(handover.receive, self._channel, handover.Serve, 2)
         except EOFError as e:
             raise MountError("the supervisor went away before it had mounted") from e
-        if not isinstance(message, handover.Serve) or len(fds) != 2:
-            raise MountError(f"the supervisor sent {message!r} with {len(fds)} descriptors")
+        if len(fds) != 2:
+            raise MountError(f"the supervisor sent {len(fds)} descriptors, not 2")
         fuse_fd, session_fd = fds
         async with trio.open_nursery() as nursery:
             workers = Workers(config.workers, "load")
@@ -124,7 +121,7 @@ class Daemon:
             # The session begins on a socket that holds the recorded FUSE_INIT; see `_take_over`.
             pyfuse3.init(operations, f"/dev/fd/{session_fd}", {"fsname=hdfs"})
             listener = _listen(message.stats_path)
-            stats_inode = os.stat(message.stats_path).st_ino
+            stats_folder = os.open(os.path.dirname(message.stats_path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             nursery.start_soon(self._offer_stats, listener)
             nursery.start_soon(self._report_serving)
             nursery.start_soon(self._end_on_signal)
@@ -140,7 +137,9 @@ class Daemon:
             store.close()
         if area is not None:
             area.close()
-        _unlink_own(message.stats_path, stats_inode)
+        # Who unmounted may have been faster, and the next mount have a folder of the same name by now.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.basename(message.stats_path), dir_fd=stats_folder)
 
     def _drafts(
         self, backend: ResilientBackend, inodes: InodeTable, area: StagingArea, calls: Calls, nursery: trio.Nursery
@@ -266,15 +265,8 @@ def _listen(path: str) -> trio.socket.SocketType:
     return trio.socket.from_stdlib_socket(listener)
 
 
-def _unlink_own(path: str, inode: int) -> None:
-    """Remove our socket, unless who unmounted was faster; the next mount may have one of the same name by now."""
-    with contextlib.suppress(FileNotFoundError):
-        if os.stat(path).st_ino == inode:
-            os.unlink(path)
-
-
-def main() -> int:
-    """Serve the mount that the supervisor on descriptor argv[1] describes."""
+def serve(channel: socket.socket) -> int:
+    """Serve the mount that the supervisor at the other end of `channel` describes; the exit status of the process."""
     log_to_stderr()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     # What is loaded now stays, and requests leave hardly any cycles: the default looks for them at every 700 objects.
@@ -285,7 +277,6 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     # Who unmounts asks the daemon to end when it may be ending already; `_end_on_signal` restores this when it is done.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    channel = socket.socket(fileno=int(sys.argv[1]))
     try:
         config = MountConfig.from_json(channel.recv(handover.MAX_MESSAGE_BYTES))
         log_to_stderr(config.volume_id)
@@ -310,10 +301,3 @@ def _fail(channel: socket.socket, group: BaseExceptionGroup[Exception]) -> None:
         handover.send(channel, handover.Failed.of(known))
     except OSError:
         logger.error("%s", known)  # noqa: TRY400
-
-
-if __name__ == "__main__":
-    code = main()
-    logging.shutdown()
-    # Threads that hang in a call to the filesystem would keep the interpreter from ending.
-    os._exit(code)

@@ -10,7 +10,10 @@
 Nothing is mounted before the daemon is connected, so a mount that can't work is never seen.
 """
 
+import os
 import socket
+from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -62,16 +65,17 @@ class Failed(msgspec.Struct, tag=True, frozen=True):
 Message = Connected | Serve | Serving | Failed
 
 
-def send(channel: socket.socket, message: Message, fds: tuple[int, ...] = ()) -> None:
+def send(channel: socket.socket, message: msgspec.Struct, fds: Sequence[int] = ()) -> None:
     """Send one message with descriptors, which stay open on this side too."""
     socket.send_fds(channel, [msgspec.json.encode(message)], fds)
 
 
-def receive(channel: socket.socket, fd_count: int = 0) -> tuple[Message, list[int]]:
-    """The next message and its descriptors, which the caller then owns.
+def receive(channel: socket.socket, kind: Any = Message, fd_count: int = 0) -> tuple[Any, list[int]]:
+    """The next message, of that type or union of types, and its descriptors, which the caller then owns.
 
     Raises:
         EOFError: the other side is gone. TimeoutError: as the socket's timeout says.
+        MountError: it is no such message.
     """
     try:
         data, fds, _, _ = socket.recv_fds(channel, MAX_MESSAGE_BYTES, fd_count)
@@ -79,4 +83,9 @@ def receive(channel: socket.socket, fd_count: int = 0) -> tuple[Message, list[in
         raise EOFError("the other side ended without reading") from e
     if not data:
         raise EOFError("the other side closed the channel")
-    return msgspec.json.decode(data, type=Message), fds
+    try:
+        return msgspec.json.decode(data, type=kind), fds
+    except msgspec.MsgspecError as e:
+        for fd in fds:
+            os.close(fd)
+        raise MountError(f"a message that can't be understood: {e}") from e

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hdfs_csi.pb import csi_pb2 as csi
 
-from tests.csi.driver import DriverProcess
+from tests.csi.driver import DriverProcess, MounterProcess
 from tests.csi.pods import Pod, make_pod, mounts_below, remove_mount
 from tests.csi.volumes import CONTENT, names, put
 from tests.support.libhdfs import libhdfs_environment
@@ -68,8 +68,32 @@ def node_options() -> list[str]:
 
 
 @pytest.fixture
-def node(hdfs: LocalHdfs, tmp_path: Path, node_options: list[str]) -> Iterator[DriverProcess]:
+def supervised_by() -> str:
+    """Which process keeps the daemons of `node`: itself, or "mounter"; tests parametrize it."""
+    return "node"
+
+
+@pytest.fixture
+def mounter(hdfs: LocalHdfs, tmp_path: Path) -> Iterator[MounterProcess]:
+    """A running `hdfs-csi mounter` without privileges."""
+    with tempfile.TemporaryDirectory(prefix="hdfs-csi-") as directory:
+        process = MounterProcess(Path(directory), tmp_path / "run", hdfs.environment)
+        process.start()
+        try:
+            yield process
+        finally:
+            process.daemon.stop(grace_s=40)
+            print(process.daemon.log_tail(60))
+
+
+@pytest.fixture
+def node(
+    hdfs: LocalHdfs, tmp_path: Path, node_options: list[str], supervised_by: str, request: pytest.FixtureRequest
+) -> Iterator[DriverProcess]:
     """A running `hdfs-csi node` of this test alone; what it left mounted is removed afterwards."""
+    if supervised_by == "mounter":
+        mounter: MounterProcess = request.getfixturevalue("mounter")
+        node_options = [*node_options, "--mounter-endpoint", mounter.endpoint]
     with _running_node(hdfs.environment, tmp_path, *node_options) as running:
         yield running
 

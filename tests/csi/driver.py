@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from hdfs_csi.pb import csi_pb2 as csi
+from hdfs_fuse.mounter.client import RemoteSupervisor
 
 from tests.csi.client import CsiClient
 from tests.support.processes import Daemon
@@ -64,6 +65,40 @@ class DriverProcess:
             return False
         probed = self.client.start(csi.ProbeRequest(), timeout_s=1.0)
         return probed.exception() is None
+
+
+class MounterProcess:
+    """`hdfs-csi mounter` without privileges, in a mount namespace of its own: it sees no mount that is made later.
+
+    Attributes:
+        endpoint: its socket.
+        daemon: the process.
+    """
+
+    def __init__(
+        self, directory: Path, runtime: Path, environment: Mapping[str, str], *, uid: int = 0, endpoint: str = ""
+    ) -> None:
+        """Describe it, with its socket (if not at `endpoint`) and log in `directory`, those of daemons in `runtime`."""
+        self.endpoint = endpoint or f"unix://{directory}/mounter.sock"
+        self._path = self.endpoint.removeprefix("unix://")
+        place = ["unshare", "--mount", "--propagation", "private", "--"]
+        identity = [f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
+        # Who is not root may not even find Python where that stands in root's home.
+        kept = "-all,+dac_read_search" if uid else "-all"
+        capabilities = [f"--{of}={kept}" for of in ("bounding-set", "inh-caps", "ambient-caps")]
+        options = ["--endpoint", self.endpoint, "--runtime-dir", str(runtime), "--log-level", "debug"]
+        command = [*place, "setpriv", *identity, *capabilities, "--no-new-privs", "--", hdfs_csi(), "mounter", *options]
+        self.daemon = Daemon("mounter", command, directory / "mounter.log", {**os.environ, **environment})
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        self.daemon.start()
+        wait_until(
+            lambda: RemoteSupervisor(self._path).problem() == "",
+            "the mounter answers",
+            START_TIMEOUT_S,
+            lambda: self.daemon.log_tail(60),
+        )
 
 
 def hdfs_csi() -> str:

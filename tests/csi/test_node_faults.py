@@ -14,6 +14,12 @@ from tests.csi.volumes import CONTENT
 from tests.support.processes import ProcessIdentity
 from tests.support.waiting import wait_until
 
+
+@pytest.fixture(params=["node", "mounter"])
+def supervised_by(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 # ---- what goes wrong with mounts
 
 

@@ -17,6 +17,7 @@ from hdfs_native import Client
 
 from tests.mount.local import MIB, Mounted, mounted_writable
 from tests.perf.observe import children_of
+from tests.support.daemons import command, daemons
 from tests.support.local_hdfs import LocalHdfs
 from tests.support.processes import ProcessIdentity
 from tests.support.waiting import wait_until
@@ -83,13 +84,9 @@ def wait_until_stored(hdfs: LocalHdfs, directory: str, files: dict[str, bytes]) 
 
 def uploader_pid() -> int:
     """Process id of the uploader, which the first change has started."""
-    (daemon,) = [pid for pid in children_of(os.getpid()) if b"hdfs_fuse.daemon" in command(pid)]
+    (daemon,) = daemons()
     (uploader,) = [pid for pid in children_of(daemon) if b"upload.uploader" in command(pid)]
     return uploader
-
-
-def command(pid: int) -> bytes:
-    return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 # ---- DataNodes
@@ -166,11 +163,11 @@ def test_who_unmounts_waits_for_a_hung_namenode(hdfs: LocalHdfs, hdfs_dir: str, 
     try:
         for _ in range(2):  # the second time nothing is mounted any longer
             with pytest.raises(DeadlineError, match="still storing files"):
-                mount.supervisor.unmount(str(mount.path), force=True, deadline_s=1)
+                mount.mounter.unmount(str(mount.path), force=True, deadline_s=1)
             assert (mounts.find(str(mount.path)), daemon.alive()) == (None, True)
     finally:
         hdfs.resume_namenode()
-    mount.supervisor.unmount(str(mount.path), force=True, deadline_s=60)
+    mount.mounter.unmount(str(mount.path), force=True, deadline_s=60)
     assert not daemon.alive()
     with pytest.raises(OSError, match=os.strerror(errno.ENOTCONN)):
         os.close(left_open)
@@ -249,11 +246,11 @@ def test_a_node_that_crashed_keeps_nobody_out_for_long(
     hdfs: LocalHdfs, hdfs_dir: str, mount: Mounted, tmp_path: Path
 ) -> None:
     (mount.path / "file").write_bytes(b"old")
-    ours = set(children_of(os.getpid()))
+    ours = set(daemons())
     with mounted_writable(f"{hdfs.uri}{hdfs_dir}", tmp_path / "other", hadoop_conf_dir=str(hdfs.conf_dir)) as other:
         fd = os.open(other.path / "file", os.O_WRONLY)
         os.write(fd, b"lost")
-        (daemon,) = set(children_of(os.getpid())) - ours
+        (daemon,) = set(daemons()) - ours
         for pid in (*children_of(daemon), daemon):
             os.kill(pid, signal.SIGKILL)
         with pytest.raises(OSError, match="busy") as caught:

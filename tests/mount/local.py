@@ -10,7 +10,10 @@ from typing import Any
 
 from hdfs_fuse.config import CacheConfig, MountConfig, StagingConfig
 from hdfs_fuse.mounter import mounts, stats
+from hdfs_fuse.mounter.mounter import Mounter
 from hdfs_fuse.mounter.supervisor import Supervisor, stats_path
+
+from tests.support.daemons import FORKS
 
 KIB, MIB = 1 << 10, 1 << 20
 BLOCK = 64 * KIB  # the smallest, so that small files have several
@@ -22,14 +25,15 @@ class Mounted:
 
     path: Path
     cache: Path
-    supervisor: Supervisor
+    mounter: Mounter
+    runtime_dir: str
     log: Path
 
     def stats(self) -> dict[str, Any]:
         """What the daemon counts."""
         entry = mounts.find(str(self.path))
         assert entry is not None
-        return stats.fetch(stats_path(self.supervisor.runtime_dir, entry.device))
+        return stats.fetch(stats_path(self.runtime_dir, entry.device))
 
     def drop_pages(self, name: str) -> None:
         """Have the kernel forget the content of a file, so that it asks the daemon again."""
@@ -67,9 +71,9 @@ def mounted(
     )
     # Socket paths may have 107 bytes, and pytest's own directories are long.
     with tempfile.TemporaryDirectory(prefix="hf-") as runtime:
-        supervisor = Supervisor(runtime, str(directory / "daemon.log"))
+        mounter = Mounter(Supervisor(runtime, str(directory / "daemon.log"), FORKS))
         try:
-            supervisor.mount(config, str(mountpoint), deadline_s=60)
-            yield Mounted(mountpoint, cache, supervisor, directory / "daemon.log")
+            mounter.mount(config, str(mountpoint), deadline_s=60)
+            yield Mounted(mountpoint, cache, mounter, runtime, directory / "daemon.log")
         finally:
-            supervisor.unmount(str(mountpoint), force=True, deadline_s=30)
+            mounter.unmount(str(mountpoint), force=True, deadline_s=30)

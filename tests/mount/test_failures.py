@@ -21,18 +21,19 @@ from hdfs_fuse.errors import (
     UnavailableError,
 )
 from hdfs_fuse.mounter import mounts
+from hdfs_fuse.mounter.mounter import Mounter
 from hdfs_fuse.mounter.supervisor import Supervisor, stats_path
 
 from tests.mount.local import mounted, mounted_writable
-from tests.support.leftovers import processes_with
+from tests.support.daemons import FORKS, daemons
 from tests.support.processes import ProcessIdentity
 from tests.support.waiting import wait_until
 
 
 @pytest.fixture
-def supervisor(tmp_path: Path) -> Iterator[Supervisor]:
+def mounter(tmp_path: Path) -> Iterator[Mounter]:
     with tempfile.TemporaryDirectory(prefix="hf-") as runtime:
-        yield Supervisor(runtime, str(tmp_path / "daemon.log"))
+        yield Mounter(Supervisor(runtime, str(tmp_path / "daemon.log"), FORKS))
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def mountpoint(tmp_path: Path) -> Iterator[Path]:
     mounts.unmount(str(path), force=True)
 
 
-def test_bad_places_to_mount_from(supervisor: Supervisor, mountpoint: Path, tmp_path: Path) -> None:
+def test_bad_places_to_mount_from(mounter: Mounter, mountpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
     cases: list[tuple[str, type[HdfsFuseError], str]] = [
         (f"file://{tmp_path}/absent", NotFoundError, "absent"),
@@ -53,32 +54,28 @@ def test_bad_places_to_mount_from(supervisor: Supervisor, mountpoint: Path, tmp_
     ]
     for uri, kind, message in cases:
         with pytest.raises(kind, match=message):
-            supervisor.mount(MountConfig(uri=uri), str(mountpoint))
+            mounter.mount(MountConfig(uri=uri), str(mountpoint))
         assert mounts.find(str(mountpoint)) is None
     with pytest.raises(InvalidArgumentError, match="unknown filesystem scheme 's3'"):
         MountConfig(uri="s3://bucket/key")
 
 
-def test_bad_mountpoints(supervisor: Supervisor, tmp_path: Path) -> None:
+def test_bad_mountpoints(mounter: Mounter, tmp_path: Path) -> None:
     config = MountConfig(uri=f"file://{tmp_path}")
     with pytest.raises(NotFoundError, match="make the directory first"):
-        supervisor.mount(config, str(tmp_path / "absent"))
+        mounter.mount(config, str(tmp_path / "absent"))
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(NotDirectoryError, match="file: not a directory"):
-        supervisor.mount(config, str(tmp_path / "file"))
+        mounter.mount(config, str(tmp_path / "file"))
     with mounted(f"file://{tmp_path}", tmp_path / "a") as mount, pytest.raises(BusyError, match=r"in use by file:///"):
-        supervisor.mount(config, str(mount.path))
+        mounter.mount(config, str(mount.path))
 
 
-def test_a_daemon_that_is_too_slow_is_ended(supervisor: Supervisor, mountpoint: Path, tmp_path: Path) -> None:
-    os.environ["HDFS_CSI_TEST_SLOW"] = str(tmp_path)
-    try:
-        with pytest.raises(DeadlineError, match="did not get as far as Connected"):
-            supervisor.mount(MountConfig(uri=f"file://{tmp_path}"), str(mountpoint), deadline_s=0.001)
-    finally:
-        del os.environ["HDFS_CSI_TEST_SLOW"]
+def test_a_daemon_that_is_too_slow_is_ended(mounter: Mounter, mountpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(DeadlineError, match="did not get as far as Connected"):
+        mounter.mount(MountConfig(uri=f"file://{tmp_path}"), str(mountpoint), deadline_s=0.001)
     assert mounts.find(str(mountpoint)) is None
-    assert not processes_with("HDFS_CSI_TEST_SLOW", str(tmp_path))
+    assert daemons() == []
 
 
 def test_a_killed_daemon_is_noticed_and_its_mount_removed(tmp_path: Path) -> None:
@@ -90,10 +87,10 @@ def test_a_killed_daemon_is_noticed_and_its_mount_removed(tmp_path: Path) -> Non
             os.listdir(mount.path)
         assert not mounts.is_alive(str(mount.path))
         with pytest.raises(BusyError, match="does not answer"):
-            mount.supervisor.mount(MountConfig(uri=f"file://{tmp_path}"), str(mount.path))
-        mount.supervisor.unmount(str(mount.path))
+            mount.mounter.mount(MountConfig(uri=f"file://{tmp_path}"), str(mount.path))
+        mount.mounter.unmount(str(mount.path))
         assert mounts.find(str(mount.path)) is None
-        mount.supervisor.mount(MountConfig(uri=f"file://{tmp_path}"), str(mount.path))
+        mount.mounter.mount(MountConfig(uri=f"file://{tmp_path}"), str(mount.path))
         assert "a" in os.listdir(mount.path)
 
 
@@ -104,7 +101,7 @@ def test_a_hung_daemon_is_freed_within_the_deadline(tmp_path: Path) -> None:
         waiting = subprocess.Popen(["ls", mount.path], stderr=subprocess.DEVNULL)
         try:
             assert not mounts.is_alive(str(mount.path), deadline_s=0.5)
-            mount.supervisor.unmount(str(mount.path), deadline_s=10)
+            mount.mounter.unmount(str(mount.path), deadline_s=10)
             assert mounts.find(str(mount.path)) is None
             assert waiting.wait(10) != 0  # freed by the abort, with an error
         finally:
@@ -118,10 +115,10 @@ def test_a_daemon_of_another_supervisor_is_ended(tmp_path: Path, number: signal.
     with mounted(f"file://{tmp_path}", tmp_path / "a") as mount:
         daemon = ProcessIdentity.of(mount.stats()["pid"])
         daemon.send(number)
-        Supervisor(mount.supervisor.runtime_dir).unmount(str(mount.path), force=True, deadline_s=20)
+        Mounter(Supervisor(mount.runtime_dir)).unmount(str(mount.path), force=True, deadline_s=20)
         assert mounts.find(str(mount.path)) is None
         assert not daemon.alive()
-        assert os.listdir(mount.supervisor.runtime_dir) == []
+        assert os.listdir(mount.runtime_dir) == []
 
 
 def test_who_unmounts_waits_until_all_is_stored(tmp_path: Path) -> None:
@@ -130,7 +127,7 @@ def test_who_unmounts_waits_until_all_is_stored(tmp_path: Path) -> None:
         daemon = ProcessIdentity.of(mount.stats()["pid"])
         left_open = os.open(mount.path / "file", os.O_WRONLY | os.O_CREAT)
         os.write(left_open, b"content")
-        Supervisor(mount.supervisor.runtime_dir).unmount(str(mount.path), force=True)
+        Mounter(Supervisor(mount.runtime_dir)).unmount(str(mount.path), force=True)
         assert not daemon.alive()
         assert (tmp_path / "tree" / "file").read_bytes() == b"content"
         assert os.listdir(tmp_path / "a" / "staging") == []
@@ -146,7 +143,7 @@ def test_who_asks_for_statistics_and_goes_away_harms_nobody(tmp_path: Path) -> N
         os.kill(pid, signal.SIGSTOP)
         for _ in range(3):
             with socket.socket(socket.AF_UNIX) as connection:
-                connection.connect(stats_path(mount.supervisor.runtime_dir, entry.device))
+                connection.connect(stats_path(mount.runtime_dir, entry.device))
         os.kill(pid, signal.SIGCONT)
         assert mount.stats()["pid"] == pid
         assert "a" in os.listdir(mount.path)
@@ -156,7 +153,7 @@ def test_a_mount_in_use_is_not_torn_away(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"content")
     with mounted(f"file://{tmp_path}", tmp_path / "a") as mount:
         with (mount.path / "file").open("rb"), pytest.raises(BusyError, match="in use"):
-            mount.supervisor.unmount(str(mount.path))
+            mount.mounter.unmount(str(mount.path))
         assert (mount.path / "file").read_bytes() == b"content"
 
 

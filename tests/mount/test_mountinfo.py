@@ -9,16 +9,17 @@ import pytest
 from hdfs_fuse.config import MountConfig
 from hdfs_fuse.errors import HdfsFuseError, MountError, NotDirectoryError, NotFoundError
 from hdfs_fuse.mounter import mounts
+from hdfs_fuse.mounter.mounter import Mounter
 from hdfs_fuse.mounter.supervisor import Supervisor
 
 from tests.mount.local import mounted
-from tests.support.leftovers import processes_with
+from tests.support.daemons import FORKS, daemons
 
-Mounter = Callable[[Path], None]
+MountTmpfs = Callable[[Path], None]
 
 
 @pytest.fixture
-def mount_tmpfs(tmp_path: Path) -> Iterator[Mounter]:
+def mount_tmpfs(tmp_path: Path) -> Iterator[MountTmpfs]:
     made: list[Path] = []
 
     def mount(path: Path) -> None:
@@ -36,7 +37,7 @@ def mount_tmpfs(tmp_path: Path) -> Iterator[Mounter]:
     ["plain", "a b", "tab\there", "new\nline", "back\\slash", "hash#", "é ✓", "a - b", "\\040", "trailing ", "\udcff"],
     ids=ascii,
 )
-def test_mountpoints_of_any_name_are_found_and_unmounted(tmp_path: Path, mount_tmpfs: Mounter, name: str) -> None:
+def test_mountpoints_of_any_name_are_found_and_unmounted(tmp_path: Path, mount_tmpfs: MountTmpfs, name: str) -> None:
     path = tmp_path / name
     assert mounts.find(str(path)) is None
     mount_tmpfs(path)
@@ -53,7 +54,7 @@ def test_mountpoints_of_any_name_are_found_and_unmounted(tmp_path: Path, mount_t
     mounts.unmount(str(path))
 
 
-def test_the_topmost_of_several_mounts_counts_and_all_are_removed(tmp_path: Path, mount_tmpfs: Mounter) -> None:
+def test_the_topmost_of_several_mounts_counts_and_all_are_removed(tmp_path: Path, mount_tmpfs: MountTmpfs) -> None:
     for _ in range(3):
         mount_tmpfs(tmp_path / "m")
     ids = [entry.mount_id for entry in mounts.entries() if entry.mountpoint == str(tmp_path / "m")]
@@ -65,7 +66,7 @@ def test_the_topmost_of_several_mounts_counts_and_all_are_removed(tmp_path: Path
     assert mounts.find(str(tmp_path / "m")) is None
 
 
-def test_a_path_below_a_mount_is_no_mount(tmp_path: Path, mount_tmpfs: Mounter) -> None:
+def test_a_path_below_a_mount_is_no_mount(tmp_path: Path, mount_tmpfs: MountTmpfs) -> None:
     mount_tmpfs(tmp_path / "m")
     (tmp_path / "m" / "below").mkdir()
     assert mounts.find(str(tmp_path / "m" / "below")) is None
@@ -75,7 +76,7 @@ def test_a_path_below_a_mount_is_no_mount(tmp_path: Path, mount_tmpfs: Mounter) 
 
 
 @pytest.mark.parametrize("spelling", ["{}/m/", "{}//m", "{}/x/../m", "{}/./m/.", "{}/parent-link/m"])
-def test_other_spellings_of_a_path(tmp_path: Path, mount_tmpfs: Mounter, spelling: str) -> None:
+def test_other_spellings_of_a_path(tmp_path: Path, mount_tmpfs: MountTmpfs, spelling: str) -> None:
     (tmp_path / "x").mkdir()
     (tmp_path / "parent-link").symlink_to(tmp_path)
     mount_tmpfs(tmp_path / "m")
@@ -97,7 +98,7 @@ def test_a_bind_mount_refuses_options_that_it_does_not_know(tmp_path: Path) -> N
         mounts.bind(str(tmp_path / "absent"), str(tmp_path / "b"), read_only=True)
 
 
-def test_a_bind_mount_shows_the_same_and_keeps_its_flags(tmp_path: Path, mount_tmpfs: Mounter) -> None:
+def test_a_bind_mount_shows_the_same_and_keeps_its_flags(tmp_path: Path, mount_tmpfs: MountTmpfs) -> None:
     mount_tmpfs(tmp_path / "a")
     (tmp_path / "a" / "file").write_bytes(b"x")
     (tmp_path / "b").mkdir()
@@ -133,63 +134,61 @@ def test_a_symlink_to_a_mountpoint_is_the_mountpoint(tmp_path: Path) -> None:
 
 
 def test_a_mountpoint_that_is_a_dangling_or_looping_symlink(tmp_path: Path) -> None:
-    supervisor = Supervisor(str(tmp_path / "run"), str(tmp_path / "log"))
+    mounter = Mounter(Supervisor(str(tmp_path / "run"), str(tmp_path / "log"), FORKS))
     (tmp_path / "dangling").symlink_to("nowhere")
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "file").write_bytes(b"")
     (tmp_path / "to-file").symlink_to("file")
     for name, kind in (("dangling", NotFoundError), ("loop", MountError), ("to-file", NotDirectoryError)):
         with pytest.raises(kind):
-            supervisor.mount(MountConfig(uri=f"file://{tmp_path}"), str(tmp_path / name))
+            mounter.mount(MountConfig(uri=f"file://{tmp_path}"), str(tmp_path / name))
 
 
 def test_a_configuration_that_does_not_fit_is_refused_and_leaves_no_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setenv("HDFS_CSI_TEST_MARK", str(tmp_path))
     (tmp_path / "mnt").mkdir()
-    supervisor = Supervisor(str(tmp_path / "run"), str(tmp_path / "log"))
+    mounter = Mounter(Supervisor(str(tmp_path / "run"), str(tmp_path / "log"), FORKS))
     config = MountConfig(uri=f"file://{tmp_path}", hadoop_properties={"x": "y" * (1 << 20)})
     with pytest.raises(HdfsFuseError, match="configuration"):
-        supervisor.mount(config, str(tmp_path / "mnt"))
-    assert not processes_with("HDFS_CSI_TEST_MARK", str(tmp_path))
+        mounter.mount(config, str(tmp_path / "mnt"))
+    assert daemons() == []
     assert mounts.find(str(tmp_path / "mnt")) is None
 
 
 def test_a_daemon_that_dies_at_once_is_an_error_and_leaves_no_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HDFS_CSI_TEST_MARK", str(tmp_path))
     monkeypatch.setenv("HDFS_FUSE_LOG_LEVEL", "NO_SUCH_LEVEL")
     (tmp_path / "mnt").mkdir()
-    supervisor = Supervisor(str(tmp_path / "run"), str(tmp_path / "log"))
+    mounter = Mounter(Supervisor(str(tmp_path / "run"), str(tmp_path / "log"), FORKS))
     with pytest.raises(MountError):
-        supervisor.mount(MountConfig(uri=f"file://{tmp_path}"), str(tmp_path / "mnt"))
-    assert not processes_with("HDFS_CSI_TEST_MARK", str(tmp_path))
+        mounter.mount(MountConfig(uri=f"file://{tmp_path}"), str(tmp_path / "mnt"))
+    assert daemons() == []
     assert mounts.find(str(tmp_path / "mnt")) is None
 
 
 def test_mounting_and_unmounting_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     with mounted(f"file://{tmp_path}/source", tmp_path) as mount:
-        runtime = Path(mount.supervisor.runtime_dir)
+        runtime = Path(mount.runtime_dir)
         before = len(os.listdir("/proc/self/fd"))
         assert list(runtime.iterdir())
-        mount.supervisor.unmount(str(mount.path))
+        mount.mounter.unmount(str(mount.path))
         assert not list(runtime.iterdir())
         for _ in range(3):
-            mount.supervisor.mount(MountConfig(uri=f"file://{tmp_path}/source"), str(mount.path))
-            mount.supervisor.unmount(str(mount.path))
+            mount.mounter.mount(MountConfig(uri=f"file://{tmp_path}/source"), str(mount.path))
+            mount.mounter.unmount(str(mount.path))
         assert len(os.listdir("/proc/self/fd")) <= before
         assert not list(runtime.iterdir())
 
 
 def test_a_mount_that_fails_leaves_no_directory(tmp_path: Path) -> None:
     (tmp_path / "mnt").mkdir()
-    supervisor = Supervisor(str(tmp_path / "run"), str(tmp_path / "log"))
+    mounter = Mounter(Supervisor(str(tmp_path / "run"), str(tmp_path / "log"), FORKS))
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(3):
         with pytest.raises(NotFoundError):
-            supervisor.mount(MountConfig(uri=f"file://{tmp_path}/absent"), str(tmp_path / "mnt"))
+            mounter.mount(MountConfig(uri=f"file://{tmp_path}/absent"), str(tmp_path / "mnt"))
     assert not (tmp_path / "run").exists() or not list((tmp_path / "run").iterdir())
     assert len(os.listdir("/proc/self/fd")) <= before

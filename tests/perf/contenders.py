@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 from hdfs_fuse.config import CacheConfig, MountConfig, StagingConfig
 from hdfs_fuse.mounter import mounts
+from hdfs_fuse.mounter.mounter import Mounter
 from hdfs_fuse.mounter.supervisor import Supervisor, stats_path
 
 from tests.perf import jobs
@@ -250,6 +251,7 @@ class OurMount(Mounted):
         """Mount `config` with a cache below `directory`."""
         super().__init__(name, directory)
         self._supervisor = supervisor
+        self._mounter = Mounter(supervisor)
         self.can_write = config.backend != "pyarrow"
         if self.can_write:
             staging = StagingConfig(directory=str(directory / "staging"))
@@ -268,7 +270,7 @@ class OurMount(Mounted):
 
     def _mount(self) -> None:
         cache = CacheConfig(directory=str(self._cache), size_bytes=self._cache_bytes)
-        self._supervisor.mount(msgspec.structs.replace(self._config, cache=cache), str(self._mountpoint))
+        self._mounter.mount(msgspec.structs.replace(self._config, cache=cache), str(self._mountpoint))
         entry = mounts.find(str(self._mountpoint))
         assert entry is not None
         self._stats_socket = stats_path(self._supervisor.runtime_dir, entry.device)
@@ -276,7 +278,7 @@ class OurMount(Mounted):
 
     def _unmount(self) -> None:
         self._pid, self._stats_socket = None, ""
-        self._supervisor.unmount(str(self._mountpoint), force=True)
+        self._mounter.unmount(str(self._mountpoint), force=True)
 
 
 class Rclone(Mounted):

@@ -24,7 +24,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"fs"}),
     frozenset({"ops"}),
     frozenset({"daemon", "loader", "mounter"}),
-    frozenset({"cli", "doctor"}),
+    frozenset({"cli", "doctor", "fork_server"}),
 )
 
 # Beside the daemon, but knowing nothing of what a filesystem does.

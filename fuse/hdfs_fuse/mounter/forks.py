@@ -1,0 +1,158 @@
+"""Starting daemons by forking a process that has imported everything (hdfs_fuse.fork_server)."""
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+
+import msgspec
+
+from hdfs_fuse.errors import MountError
+
+MAX_MESSAGE_BYTES = 256 << 10
+# For glibc's malloc (mallopt(3)), which reads them when a program starts. By default a thread gives memory back to the
+# kernel whenever 128 KiB are free at the end of its heap: so does a load with each batch of bytes that it has stored,
+# and page faults on the next one. That was a sixth of the CPU time of a cold sequential read.
+_ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": str(16 << 20), "MALLOC_MMAP_THRESHOLD_": str(4 << 20)}
+_END_S = 5.0
+
+
+class Fork(msgspec.Struct, frozen=True):
+    """Fork a daemon; with it come its channel, a pipe for its exit status and what its log goes to.
+
+    Attributes:
+        environment: all of it.
+    """
+
+    environment: dict[str, str]
+
+
+class Forked(msgspec.Struct, frozen=True):
+    """The answer; with it comes a pidfd.
+
+    Attributes:
+        pid: of the daemon; 0 when there is none.
+        problem: why not.
+    """
+
+    pid: int
+    problem: str = ""
+
+
+class ForkedProcess:
+    """A daemon.
+
+    Attributes:
+        pid: its number.
+        pidfd: stays this process when the number is another's.
+    """
+
+    def __init__(self, pid: int, pidfd: int, status_fd: int) -> None:
+        """Own both descriptors; the fork server writes the exit status to the other end of `status_fd`."""
+        self.pid = pid
+        self.pidfd = pidfd
+        self._status_fd = status_fd
+        self._code: int | None = None
+        self._reading = threading.Lock()
+
+    def __del__(self) -> None:
+        os.close(self.pidfd)
+        os.close(self._status_fd)
+
+    def wait(self, timeout_s: float | None = None) -> int | None:
+        """Its exit status, as subprocess.Popen.returncode; None when it has not ended after `timeout_s`.
+
+        -SIGKILL also where nobody knows, since the fork server has ended first.
+        """
+        for fd in (self._status_fd, self.pidfd):
+            poll = select.poll()
+            poll.register(fd, select.POLLIN)
+            if not poll.poll(None if timeout_s is None else timeout_s * 1000):
+                return None
+        with self._reading:
+            if self._code is None:
+                self._code = int(os.read(self._status_fd, 16) or -signal.SIGKILL)
+        return self._code
+
+    def kill(self) -> None:
+        """SIGKILL it."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+
+class Forks:
+    """The fork server of a supervisor, started when it is first needed, and again when it has died. Thread-safe."""
+
+    def __init__(self) -> None:
+        """Start none yet."""
+        self._mutex = threading.Lock()
+        self._server: tuple[subprocess.Popen[bytes], socket.socket] | None = None
+
+    def fork(self, environment: Mapping[str, str], channel: socket.socket, log_fd: int) -> ForkedProcess:
+        """A new daemon, which serves what it is told on `channel` and writes its log to `log_fd`.
+
+        Raises:
+            MountError: it can't be started.
+        """
+        status_fd, theirs = os.pipe()
+        try:
+            forked, pidfd = self._ask(msgspec.json.encode(Fork(dict(environment))), (channel.fileno(), theirs, log_fd))
+        except BaseException:
+            os.close(status_fd)
+            raise
+        finally:
+            os.close(theirs)
+        return ForkedProcess(forked.pid, pidfd, status_fd)
+
+    def _ask(self, request: bytes, fds: tuple[int, int, int]) -> tuple[Forked, int]:
+        with self._mutex:
+            if self._server is not None and self._server[0].poll() is not None:
+                self._close()
+            try:
+                if self._server is None:
+                    self._server = self._start()
+                socket.send_fds(self._server[1], [request], fds)
+                data, pidfds, _, _ = socket.recv_fds(self._server[1], MAX_MESSAGE_BYTES, 1)
+            except OSError as e:
+                raise MountError(f"the process that starts daemons does not run: {e}") from e
+        if not data:
+            raise MountError("the process that starts daemons ended; its log says more")
+        forked = msgspec.json.decode(data, type=Forked)
+        if forked.problem:
+            raise MountError(f"no daemon could be started: {forked.problem}")
+        return forked, pidfds[0]
+
+    @staticmethod
+    def _start() -> tuple[subprocess.Popen[bytes], socket.socket]:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "hdfs_fuse.fork_server", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                env={**_ALLOCATOR, **os.environ},
+                stdin=subprocess.DEVNULL,
+                cwd="/",
+                start_new_session=True,  # a daemon outlives the terminal and a restart of the node service
+            )
+        return process, ours
+
+    def _close(self) -> None:
+        if self._server is None:
+            return
+        (process, channel), self._server = self._server, None
+        channel.close()
+        try:
+            process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def close(self) -> None:
+        """End the fork server; daemons go on."""
+        with self._mutex:
+            self._close()
