@@ -36,9 +36,10 @@ check: ## format, lint, types, generated code, import directions
 	$(PYTHON) proto/generate.py --check
 	$(PYTHON) -m pytest -q tests/unit/test_architecture.py
 
-bench: ## throughput and latency beside the raw client, the local disk and rclone
+bench: ## throughput and latency beside the raw client, the local disk and rclone; volumes on a node
 	@$(setup) bench
 	@$(PYTHON) -m tests.perf.bench
+	@$(PYTHON) -m tests.perf.volumes
 
 proto: ## regenerate the CSI messages from proto/csi.proto
 	@$(setup) check

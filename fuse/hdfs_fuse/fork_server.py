@@ -17,8 +17,10 @@ from collections.abc import Iterator
 import msgspec
 
 # What most daemons use. pyarrow is left to those that do: it takes 100 MB.
+import hdfs_fuse.backend.administration
 import hdfs_fuse.backend.hdfs_native
-import hdfs_fuse.backend.local  # noqa: F401
+import hdfs_fuse.backend.local
+import hdfs_fuse.backend.webhdfs  # noqa: F401
 from hdfs_fuse import daemon
 from hdfs_fuse.mounter.forks import MAX_MESSAGE_BYTES, Fork, Forked
 
