@@ -293,7 +293,7 @@ def node(
                 registry.register(Mounts(runtime_dir))
             staging = Staging(Mounter(daemons), mounts, settings.complete)
             ephemeral = Ephemeral(staging, os.path.join(runtime_dir, "inline"))
-            health = Health(mounts, settings.complete)
+            health = Health(mounts, staging.config_of)
             # A question takes milliseconds, and seconds where a mount hangs: enough that those pass by each other.
             questions = (threads - FREE_THREADS) // 4
             changes = threads - FREE_THREADS - questions

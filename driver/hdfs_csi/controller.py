@@ -2,7 +2,7 @@
 
 import bisect
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from google.protobuf import timestamp_pb2, wrappers_pb2
@@ -17,7 +17,7 @@ from hdfs_csi.pb import csi_pb2 as csi
 from hdfs_csi.provisioner import Provisioner
 from hdfs_csi.records import SnapshotRecord, Source, VolumeRecord
 from hdfs_csi.snapshots import Snapshots
-from hdfs_csi.volume import NewVolume, SnapshotId, VolumeId
+from hdfs_csi.volume import NewVolume, Secret, SnapshotId, VolumeId
 
 _Rpc = csi.ControllerServiceCapability.RPC
 
@@ -58,6 +58,15 @@ class Controller:
         self._locks = locks
         self._bases = bases
 
+    def _reach(self, secrets: Mapping[str, str]) -> tuple[Provisioner, Snapshots]:
+        """Volumes and snapshots, reached as the secret of a call says.
+
+        Raises:
+            InvalidArgumentError: something of it is not accepted.
+        """
+        secret = Secret.read(secrets)
+        return self._provisioner.with_secret(secret), self._snapshots.with_secret(secret)
+
     def controller_get_capabilities(
         self, _request: csi.ControllerGetCapabilitiesRequest
     ) -> csi.ControllerGetCapabilitiesResponse:
@@ -72,9 +81,10 @@ class Controller:
         """CSI CreateVolume: a directory below the base path; or the snapshot itself for those who only read it.
 
         Raises:
-            InvalidArgumentError: name, capabilities, parameters or source are missing or not accepted.
+            InvalidArgumentError: name, capabilities, parameters, source or secret are missing or not accepted.
             HdfsFuseError: what Provisioner.create raises.
         """
+        provisioner, snapshots = self._reach(request.secrets)
         new = volume.new_volume(request.name, request.parameters, request.mutable_parameters)
         access.check_capabilities(request.volume_capabilities, new.backend)
         capacity = access.capacity_range(request.capacity_range)
@@ -82,12 +92,19 @@ class Controller:
             held.enter_context(self._locks.hold(str(new.volume_id)))
             source = None
             if request.HasField("volume_content_source"):
-                source = self._source(request.volume_content_source, new, held)
+                source = self._source(request.volume_content_source, new, held, provisioner, snapshots)
             is_view = source is not None and all(access.is_read_only(c) for c in request.volume_capabilities)
-            record = self._provisioner.create(new, capacity, source, is_view=is_view)
+            record = provisioner.create(new, capacity, source, is_view=is_view)
         return csi.CreateVolumeResponse(volume=_volume(new.volume_id, record))
 
-    def _source(self, message: csi.VolumeContentSource, new: NewVolume, held: contextlib.ExitStack) -> Source:
+    def _source(
+        self,
+        message: csi.VolumeContentSource,
+        new: NewVolume,
+        held: contextlib.ExitStack,
+        provisioner: Provisioner,
+        snapshots: Snapshots,
+    ) -> Source:
         """What a volume is to be made from, and which is not removed before `held` ends.
 
         Raises:
@@ -97,13 +114,13 @@ class Controller:
         if message.WhichOneof("type") == "snapshot":
             snapshot_id = _snapshot_id(message.snapshot.snapshot_id)
             held.enter_context(self._locks.hold(str(snapshot_id)))
-            found, base = self._snapshots.source_of(snapshot_id), snapshot_id.base
+            found, base = snapshots.source_of(snapshot_id), snapshot_id.base
         else:
             volume_id = _volume_id(message.volume.volume_id)
             if volume_id == new.volume_id:
                 raise InvalidArgumentError(f"volume_content_source: {volume_id} can't be made from itself")
             held.enter_context(self._locks.hold(str(volume_id)))
-            found, base = self._provisioner.source_of(volume_id, new.volume_id.key), volume_id.base
+            found, base = provisioner.source_of(volume_id, new.volume_id.key), volume_id.base
         if base.filesystem != new.volume_id.base.filesystem:
             raise InvalidArgumentError(
                 f"volume_content_source: is on {base.filesystem}, the volume on {new.volume_id.base.filesystem}"
@@ -121,10 +138,11 @@ class Controller:
         """
         if not request.volume_id:
             raise InvalidArgumentError("volume_id: missing")
+        provisioner, _ = self._reach(request.secrets)
         volume_id = VolumeId.parse(request.volume_id)
         if volume_id is not None:
             with self._locks.hold(request.volume_id):
-                self._provisioner.delete(volume_id)
+                provisioner.delete(volume_id)
         return csi.DeleteVolumeResponse()
 
     def controller_expand_volume(
@@ -142,8 +160,9 @@ class Controller:
             raise InvalidArgumentError("capacity_range: missing")
         if request.HasField("volume_capability"):
             access.check_capability(request.volume_capability)
+        provisioner, _ = self._reach(request.secrets)
         with self._locks.hold(request.volume_id):
-            record = self._provisioner.expand(volume_id, capacity)
+            record = provisioner.expand(volume_id, capacity)
         return csi.ControllerExpandVolumeResponse(capacity_bytes=record.capacity_bytes, node_expansion_required=False)
 
     def controller_modify_volume(
@@ -156,8 +175,9 @@ class Controller:
             HdfsFuseError: what Provisioner.modify raises.
         """
         volume_id = _volume_id(request.volume_id)
+        provisioner, _ = self._reach(request.secrets)
         with self._locks.hold(request.volume_id):
-            self._provisioner.modify(volume_id, request.mutable_parameters)
+            provisioner.modify(volume_id, request.mutable_parameters)
         return csi.ControllerModifyVolumeResponse()
 
     def get_capacity(self, request: csi.GetCapacityRequest) -> csi.GetCapacityResponse:
@@ -183,7 +203,7 @@ class Controller:
             NotFoundError: no such volume.
         """
         volume_id = _volume_id(request.volume_id)
-        found = _volume(volume_id, self._existing(volume_id))
+        found = _volume(volume_id, _existing(self._provisioner, volume_id))
         return csi.ControllerGetVolumeResponse(volume=found, status=csi.ControllerGetVolumeResponse.VolumeStatus())
 
     def list_volumes(self, request: csi.ListVolumesRequest) -> csi.ListVolumesResponse:
@@ -192,14 +212,15 @@ class Controller:
         Raises:
             InvalidTokenError, InvalidArgumentError: token or number are not accepted.
         """
-        ids, token = _page(self._volume_ids(), VolumeId, request.starting_token, request.max_entries)
+        volume_ids = self._volume_ids(self._provisioner)
+        ids, token = _page(volume_ids, VolumeId, request.starting_token, request.max_entries)
         found = [(volume_id, record) for volume_id in ids if (record := self._provisioner.find(volume_id)) is not None]
         entries = [csi.ListVolumesResponse.Entry(volume=_volume(*volume_and_record)) for volume_and_record in found]
         return csi.ListVolumesResponse(entries=entries, next_token=token)
 
-    def _volume_ids(self) -> list[VolumeId]:
+    def _volume_ids(self, provisioner: Provisioner) -> list[VolumeId]:
         self._check_listing()
-        return [volume_id for base in self._bases for volume_id in self._provisioner.ids(base)]
+        return [volume_id for base in self._bases for volume_id in provisioner.ids(base)]
 
     def _check_listing(self) -> None:
         """Refuse to list a part of what there is.
@@ -209,12 +230,6 @@ class Controller:
         """
         if not self._bases:
             raise NotOfferedError("lists: start the controller with --base-uri for each base path")
-
-    def _existing(self, volume_id: VolumeId) -> VolumeRecord:
-        record = self._provisioner.find(volume_id)
-        if record is None:
-            raise NotFoundError(f"volume {volume_id}: not found")
-        return record
 
     def validate_volume_capabilities(
         self, request: csi.ValidateVolumeCapabilitiesRequest
@@ -229,7 +244,8 @@ class Controller:
         if not request.volume_capabilities:
             raise InvalidArgumentError("volume_capabilities: missing")
         attributes, parameters = own_keys(request.volume_context), own_keys(request.parameters)
-        backend, reasons = self._compare(request.volume_id, attributes, parameters)
+        provisioner, _ = self._reach(request.secrets)
+        backend, reasons = _compare(provisioner, request.volume_id, attributes, parameters)
         reasons += [reason for c in request.volume_capabilities if (reason := access.unsupported(c, backend))]
         if reasons:
             return csi.ValidateVolumeCapabilitiesResponse(message="; ".join(reasons))
@@ -239,28 +255,6 @@ class Controller:
             parameters=request.parameters,
         )
         return csi.ValidateVolumeCapabilitiesResponse(confirmed=confirmed)
-
-    def _compare(self, volume_id: str, attributes: dict[str, str], parameters: dict[str, str]) -> tuple[str, list[str]]:
-        """The client that a volume's nodes use, and what the CO believes of the volume and HDFS does not.
-
-        Raises:
-            NotFoundError: no such volume.
-            InvalidArgumentError: a static volume with attributes or parameters that are not accepted.
-        """
-        made = VolumeId.parse(volume_id)
-        record = self._provisioner.find(made) if made is not None else None
-        if made is not None and record is not None:
-            reasons, known = [], volume.attributes_of(made, record.path, record.parameters)
-            if attributes and attributes != known:
-                reasons.append("volume_context: not that of the volume")
-            if parameters and parameters != record.parameters:
-                reasons.append("parameters: not those of the volume")
-            return volume.volume_spec(volume_id, known).config.backend, reasons
-        if not attributes:
-            raise NotFoundError(f"volume {volume_id!r}: not found; static volumes are known by their attributes only")
-        config = volume.volume_spec(volume_id, attributes).config
-        self._provisioner.check_directory(split_uri(config.uri))
-        return config.backend, ["parameters: static volumes have none"] if parameters else []
 
     # --- health ---
 
@@ -273,7 +267,9 @@ class Controller:
             NotFoundError: no such volume.
         """
         volume_id = _volume_id(request.volume_id)
-        return csi.ControllerGetVolumeHealthResponse(volume_health=self._health(volume_id, self._existing(volume_id)))
+        provisioner, _ = self._reach(request.secrets)
+        health = _health(provisioner, volume_id, _existing(provisioner, volume_id))
+        return csi.ControllerGetVolumeHealthResponse(volume_health=health)
 
     def controller_list_volume_health(
         self, request: csi.ControllerListVolumeHealthRequest
@@ -283,17 +279,13 @@ class Controller:
         Raises:
             InvalidTokenError, InvalidArgumentError: token or number are not accepted.
         """
-        ids, token = _page(self._volume_ids(), VolumeId, request.starting_token, request.max_entries)
-        found = [self._health(volume_id, record) for volume_id in ids if (record := self._provisioner.find(volume_id))]
+        provisioner, _ = self._reach(request.secrets)
+        ids, token = _page(self._volume_ids(provisioner), VolumeId, request.starting_token, request.max_entries)
+        found = [
+            _health(provisioner, volume_id, record) for volume_id in ids if (record := provisioner.find(volume_id))
+        ]
         sick = [health for health in found if health.health_statuses]
         return csi.ControllerListVolumeHealthResponse(entries=sick, next_token=token)
-
-    def _health(self, volume_id: VolumeId, record: VolumeRecord) -> csi.VolumeHealth:
-        problem = self._provisioner.problem(volume_id, record)
-        entry = csi.VolumeHealth.VolumeHealthEntry(
-            status=csi.VolumeHealthErrorType.INACCESSIBLE, reason="DirectoryMissing", message=problem
-        )
-        return csi.VolumeHealth(volume_id=str(volume_id), health_statuses=[entry] if problem else [])
 
     # --- snapshots ---
 
@@ -308,10 +300,11 @@ class Controller:
         volume.check_name(request.name)
         if parameters := own_keys(request.parameters):
             raise InvalidArgumentError(f"parameters: given {', '.join(parameters)}, a VolumeSnapshotClass has none")
+        provisioner, snapshots = self._reach(request.secrets)
         volume_id = _volume_id(request.source_volume_id)
         snapshot_id = self._snapshots.id_of(request.name, volume_id)
         with self._locks.hold(str(snapshot_id)), self._locks.hold(str(volume_id)):
-            record = self._snapshots.create(request.name, volume_id, self._existing(volume_id))
+            record = snapshots.create(request.name, volume_id, _existing(provisioner, volume_id))
         return csi.CreateSnapshotResponse(snapshot=_snapshot(snapshot_id, record))
 
     def delete_snapshot(self, request: csi.DeleteSnapshotRequest) -> csi.DeleteSnapshotResponse:
@@ -323,10 +316,11 @@ class Controller:
         """
         if not request.snapshot_id:
             raise InvalidArgumentError("snapshot_id: missing")
+        _, snapshots = self._reach(request.secrets)
         snapshot_id = SnapshotId.parse(request.snapshot_id)
         if snapshot_id is not None:
             with self._locks.hold(request.snapshot_id):
-                self._snapshots.delete(snapshot_id)
+                snapshots.delete(snapshot_id)
         return csi.DeleteSnapshotResponse()
 
     def get_snapshot(self, request: csi.GetSnapshotRequest) -> csi.GetSnapshotResponse:
@@ -336,7 +330,8 @@ class Controller:
             NotFoundError: no such snapshot.
         """
         snapshot_id = _snapshot_id(request.snapshot_id)
-        record = self._snapshots.find(snapshot_id)
+        _, snapshots = self._reach(request.secrets)
+        record = snapshots.find(snapshot_id)
         if record is None:
             raise NotFoundError(f"snapshot {snapshot_id}: not found")
         return csi.GetSnapshotResponse(snapshot=_snapshot(snapshot_id, record))
@@ -348,18 +343,19 @@ class Controller:
             InvalidTokenError, InvalidArgumentError: token or number are not accepted.
         """
         self._check_listing()
+        _, snapshots = self._reach(request.secrets)
         if request.snapshot_id:
             wanted = SnapshotId.parse(request.snapshot_id)
             ids = [] if wanted is None else [wanted]
         elif request.source_volume_id:
             source = VolumeId.parse(request.source_volume_id)
-            ids = [] if source is None else list(self._snapshots.ids(source.base))
+            ids = [] if source is None else list(snapshots.ids(source.base))
         else:
-            ids = [snapshot_id for base in self._bases for snapshot_id in self._snapshots.ids(base)]
+            ids = [snapshot_id for base in self._bases for snapshot_id in snapshots.ids(base)]
         if wanted_volume := request.source_volume_id:
-            ids = [i for i in ids if (record := self._snapshots.find(i)) and record.volume_id == wanted_volume]
+            ids = [i for i in ids if (record := snapshots.find(i)) and record.volume_id == wanted_volume]
         page, token = _page(ids, SnapshotId, request.starting_token, request.max_entries)
-        found = [_snapshot(i, record) for i in page if (record := self._snapshots.find(i))]
+        found = [_snapshot(i, record) for i in page if (record := snapshots.find(i))]
         entries = [csi.ListSnapshotsResponse.Entry(snapshot=snapshot) for snapshot in found]
         return csi.ListSnapshotsResponse(entries=entries, next_token=token)
 
@@ -408,6 +404,46 @@ def _snapshot_id(text: str) -> SnapshotId:
     if snapshot_id is None:
         raise NotFoundError(f"snapshot {text!r}: not found")
     return snapshot_id
+
+
+def _existing(provisioner: Provisioner, volume_id: VolumeId) -> VolumeRecord:
+    record = provisioner.find(volume_id)
+    if record is None:
+        raise NotFoundError(f"volume {volume_id}: not found")
+    return record
+
+
+def _compare(
+    provisioner: Provisioner, volume_id: str, attributes: dict[str, str], parameters: dict[str, str]
+) -> tuple[str, list[str]]:
+    """The client that a volume's nodes use, and what the CO believes of the volume and HDFS does not.
+
+    Raises:
+        NotFoundError: no such volume.
+        InvalidArgumentError: a static volume with attributes or parameters that are not accepted.
+    """
+    made = VolumeId.parse(volume_id)
+    record = provisioner.find(made) if made is not None else None
+    if made is not None and record is not None:
+        reasons, known = [], volume.attributes_of(made, record.path, record.parameters)
+        if attributes and attributes != known:
+            reasons.append("volume_context: not that of the volume")
+        if parameters and parameters != record.parameters:
+            reasons.append("parameters: not those of the volume")
+        return volume.volume_spec(volume_id, known).config.backend, reasons
+    if not attributes:
+        raise NotFoundError(f"volume {volume_id!r}: not found; static volumes are known by their attributes only")
+    config = volume.volume_spec(volume_id, attributes).config
+    provisioner.check_directory(split_uri(config.uri))
+    return config.backend, ["parameters: static volumes have none"] if parameters else []
+
+
+def _health(provisioner: Provisioner, volume_id: VolumeId, record: VolumeRecord) -> csi.VolumeHealth:
+    problem = provisioner.problem(volume_id, record)
+    entry = csi.VolumeHealth.VolumeHealthEntry(
+        status=csi.VolumeHealthErrorType.INACCESSIBLE, reason="DirectoryMissing", message=problem
+    )
+    return csi.VolumeHealth(volume_id=str(volume_id), health_statuses=[entry] if problem else [])
 
 
 def _volume(volume_id: VolumeId, record: VolumeRecord) -> csi.Volume:

@@ -40,7 +40,13 @@ class Ephemeral:
         try:
             self._staging.stage(spec, staging_path)
             self._staging.publish(
-                spec.volume_id, staging_path, target_path, read_only=spec.read_only, group=spec.group, options=options
+                spec.volume_id,
+                staging_path,
+                target_path,
+                read_only=spec.read_only,
+                group=spec.group,
+                options=options,
+                secret=spec.secret,
             )
         except BaseException:
             if not existed:

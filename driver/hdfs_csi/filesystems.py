@@ -4,16 +4,26 @@ Owns clients and deadlines; knows nothing of volumes.
 """
 
 import contextlib
+import copy
 import threading
 from collections.abc import Callable
-from typing import ParamSpec, Protocol, TypeVar
+from typing import ParamSpec, Protocol, Self, TypeVar
 
-from hdfs_fuse.backend import connect
+from hdfs_fuse.backend import connect, effective_user
 from hdfs_fuse.backend.administration import connect_administration
 from hdfs_fuse.backend.base import Backend, FileStatus, Policies, SpaceUsage
 from hdfs_fuse.backend.deadline import call_with_deadline
 from hdfs_fuse.config import MountConfig
-from hdfs_fuse.errors import BusyError, DeadlineError, NotDirectoryError, NotFoundError, UnavailableError
+from hdfs_fuse.errors import (
+    BusyError,
+    DeadlineError,
+    InvalidArgumentError,
+    NotDirectoryError,
+    NotFoundError,
+    UnavailableError,
+)
+
+from hdfs_csi.volume import NO_SECRET, Secret
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -225,7 +235,7 @@ class Filesystem:
 
 
 class Filesystems:
-    """The filesystems that were asked for, each with one client that calls share."""
+    """The filesystems that were asked for, each with one client that calls with the same secret share."""
 
     def __init__(
         self,
@@ -247,8 +257,32 @@ class Filesystems:
         self._deadline_s = deadline_s
         self._connect = connect
         self._connect_administration = connect_administration
+        self._secret = NO_SECRET
         self._mutex = threading.Lock()
-        self._known: dict[str, Filesystem] = {}
+        self._known: dict[bytes, Filesystem] = {}
+
+    def with_secret(self, secret: Secret) -> Self:
+        """The same filesystems, reached as the secret of a call says.
+
+        Raises:
+            InvalidArgumentError: it asks for what this process can't do.
+        """
+        # Hadoop's clients take the user from the environment of their process, once.
+        if secret.user not in (None, effective_user()):
+            raise InvalidArgumentError(
+                f"user: the controller acts on HDFS as {effective_user()!r}, and can't be the user that its secret "
+                "names; drop it there (the parameter owner gives directories away), or start the controller with "
+                "HADOOP_USER_NAME"
+            )
+        # The Kerberos library has one for the whole process, and one volume's must not say where others log in.
+        if secret.kerberos is not None and secret.kerberos.krb5_conf is not None:
+            raise InvalidArgumentError(
+                "krb5.conf: the controller has one for all volumes; mount it into its pod, where KRB5_CONFIG says, and "
+                "give the controller a secret without it"
+            )
+        other = copy.copy(self)  # with the same clients and their lock
+        other._secret = secret  # noqa: SLF001
+        return other
 
     def get(self, filesystem: str) -> Filesystem:
         """The filesystem with this URI (Location.filesystem).
@@ -256,16 +290,21 @@ class Filesystems:
         Raises:
             InvalidArgumentError: Hadoop's configuration does not know it.
         """
+        config = MountConfig(
+            uri=f"{filesystem}/",
+            hadoop_conf_dir=self._hadoop_conf_dir,
+            hadoop_properties=dict(sorted(self._secret.hadoop_properties.items())),
+            kerberos=self._secret.kerberos,
+            call_deadline_s=self._deadline_s,
+        )
+        key = config.to_json()
         with self._mutex:
             # Taken out and put back, so that the first one is always the one unused for longest.
-            found = self._known.pop(filesystem, None)
+            found = self._known.pop(key, None)
             if found is None:
-                config = MountConfig(
-                    uri=f"{filesystem}/", hadoop_conf_dir=self._hadoop_conf_dir, call_deadline_s=self._deadline_s
-                )
                 administration = self._connect_administration(config)
                 found = Filesystem(filesystem, self._connect(config), administration, self._deadline_s)
-            self._known[filesystem] = found
+            self._known[key] = found
             if len(self._known) > MAX_FILESYSTEMS:
                 self._known.pop(next(iter(self._known))).close()
             return found

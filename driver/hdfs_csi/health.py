@@ -21,8 +21,7 @@ from hdfs_fuse.mounter import probes
 
 from hdfs_csi import staged
 from hdfs_csi.pb import csi_pb2 as csi
-from hdfs_csi.staged import MountTable
-from hdfs_csi.volume import VolumeSpec
+from hdfs_csi.staged import MountedVolume, MountTable
 
 # For statfs and for a listing, and for each answer of a NameNode: together less than the kubelet's two minutes.
 PROBE_DEADLINE_S = 5.0
@@ -49,10 +48,10 @@ class Problem:
 class Health:
     """Looks at the volumes of a node; changes nothing."""
 
-    def __init__(self, mounts: MountTable, complete: Callable[[VolumeSpec], MountConfig]) -> None:
-        """Look at `mounts`; `complete` makes a volume's mount with what the node decides, Hadoop's configuration."""
+    def __init__(self, mounts: MountTable, config_of: Callable[[MountedVolume], MountConfig]) -> None:
+        """Look at `mounts`; `config_of` says how a volume is mounted."""
         self._mounts = mounts
-        self._complete = complete
+        self._config_of = config_of
 
     def problem(self, volume_id: str, publish_path: str, staging_path: str) -> Problem | None:
         """The worst that is known of a volume; None when it is well.
@@ -74,7 +73,7 @@ class Health:
             volume, mountpoint = staged.find_at(self._mounts, volume_id, path)
         except NotFoundError as e:
             return Problem("NotMounted", f"{e}; {_RESTART}")
-        config = self._complete(volume.record.spec)
+        config = self._config_of(volume)
         return _daemon_problem(mountpoint) or _hdfs_problem(mountpoint, config)
 
 

@@ -16,7 +16,7 @@ from hdfs_csi.locks import VolumeLocks
 from hdfs_csi.pb import csi_pb2 as csi
 from hdfs_csi.staged import MountTable
 from hdfs_csi.staging import Staging
-from hdfs_csi.volume import VolumeSpec
+from hdfs_csi.volume import Secret, VolumeSpec
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,8 @@ class NodeSettings:
 
     def complete(self, spec: VolumeSpec) -> MountConfig:
         """The mount that `spec` asks for, with what this node decides."""
-        cache = msgspec.structs.replace(self.cache, block_size_bytes=spec.config.cache.block_size_bytes)
+        own = spec.config.cache
+        cache = msgspec.structs.replace(self.cache, block_size_bytes=own.block_size_bytes, scope=own.scope)
         return msgspec.structs.replace(
             spec.config,
             hadoop_conf_dir=self.hadoop_conf_dir,
@@ -127,6 +128,7 @@ class Node:
             request.volume_context,
             read_only=access.is_read_only(capability),
             group=access.mount_group(capability),
+            secret=Secret.read(request.secrets),
         )
         access.check_capability(capability, spec.config.backend)
         with self._locks.hold(request.volume_id):
@@ -163,6 +165,7 @@ class Node:
             self._publish_inline(request, capability)
             return csi.NodePublishVolumeResponse()
         _check_path("staging_target_path", request.staging_target_path)
+        secret = Secret.read(request.secrets)
         with self._locks.hold(request.volume_id):
             self._staging.publish(
                 request.volume_id,
@@ -172,6 +175,7 @@ class Node:
                 group=access.mount_group(capability),
                 alone=access.is_alone(capability),
                 options=access.bind_options(capability),
+                secret=secret,
             )
         return csi.NodePublishVolumeResponse()
 
@@ -183,6 +187,7 @@ class Node:
             request.volume_context,
             read_only=request.readonly or access.is_read_only(capability),
             group=access.mount_group(capability),
+            secret=Secret.read(request.secrets),
         )
         with self._locks.hold(request.volume_id):
             self._ephemeral.publish(spec, request.target_path, options=access.bind_options(capability))

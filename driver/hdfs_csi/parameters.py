@@ -1,15 +1,18 @@
-"""The StorageClass parameters and volume attributes: their names, what they take and what they mean.
+"""The StorageClass parameters, volume attributes and secrets: their names, what they take and what they mean.
 
-With volume.py the only place that knows the key names. docs/parameters.md shows this table to users, and a test keeps
-the two alike.
+With volume.py the only place that knows the key names. docs/parameters.md shows these tables to users, and a test keeps
+them alike.
 """
 
+import base64
 import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
+from hdfs_fuse.backend import hadoop_conf
 from hdfs_fuse.errors import InvalidArgumentError
 
 # What Kubernetes adds to the keys of a user: the external-provisioner with --extra-create-metadata and the kubelet with
@@ -138,6 +141,29 @@ def _one_of(*choices: str) -> Callable[[str], str]:
         return text
 
     return parse
+
+
+def _keytab(text: str) -> bytes:
+    # The first byte of every version of the format; base64(1) breaks its lines.
+    content = base64.b64decode("".join(text.split()), validate=True)
+    if not content.startswith(b"\x05"):
+        raise ValueError
+    return content
+
+
+def _krb5_conf(text: str) -> str:
+    # These would have a process of the driver read files of the node, and run code from them: an inline volume's
+    # secret is anybody's who may make pods.
+    foreign = re.search(r"^\s*(include|includedir|module)\s|plugin|pkinit|pkcs11", text, re.MULTILINE | re.IGNORECASE)
+    if foreign or not re.search(r"^\s*\[", text, re.MULTILINE):
+        raise ValueError
+    return text
+
+
+def _hadoop(text: str) -> dict[str, str]:
+    if "<!DOCTYPE" in text:  # entities, which may name files or grow without end
+        raise ValueError
+    return hadoop_conf.parse(text)
 
 
 _BYTES = "bytes, also with Ki, Mi, Gi or Ti"
@@ -372,6 +398,57 @@ PARAMETERS: tuple[Parameter, ...] = (
 BY_KEY = {parameter.key: parameter for parameter in PARAMETERS}
 
 
+@dataclass(frozen=True, slots=True)
+class SecretKey:
+    """One key of a secret.
+
+    Attributes:
+        key: its name.
+        accepted: what its value may be, in words.
+        meaning: what it does.
+        parse: from text to value; raises ValueError for what it does not take.
+    """
+
+    key: str
+    accepted: str
+    meaning: str
+    parse: Callable[[str], object]
+
+    def read(self, text: str) -> object:
+        """The value that `text` stands for.
+
+        Raises:
+            InvalidArgumentError: `text` is not accepted.
+        """
+        try:
+            return self.parse(text)
+        except ValueError:
+            # Without the value, and without a cause that may show it.
+            raise InvalidArgumentError(f"{self.key}: not accepted in a secret; accepted is {self.accepted}") from None
+
+
+_XML = "XML with `<configuration>`, without DOCTYPE"
+
+SECRETS: tuple[SecretKey, ...] = (
+    SecretKey("user", "a user name of HDFS", "identity under simple authentication, as the parameter `user`", _name),
+    SecretKey("principal", "`name@REALM` or `name/host@REALM`", "identity under Kerberos; needs `keytab`", _name),
+    SecretKey("keytab", "a keytab file in base64", "the keys of `principal`", _keytab),
+    SecretKey(
+        "krb5.conf",
+        "a krb5.conf that names neither other files (`include`, `includedir`, `module`) nor plugins nor PKINIT",
+        "where `principal` logs in; without it the krb5.conf of the driver's own pod holds",
+        _krb5_conf,
+    ),
+    SecretKey("core-site.xml", _XML, "Hadoop's configuration, over that of the driver", _hadoop),
+    SecretKey("hdfs-site.xml", _XML, "likewise, over core-site.xml", _hadoop),
+)
+
+_SECRETS_BY_KEY = {secret.key: secret for secret in SECRETS}
+
+# What is made of it has to pass through a socket as one message (hdfs_fuse.handover, 256 KiB).
+MAX_SECRET_BYTES = 128 << 10
+
+
 def read_class(given: Mapping[str, str]) -> dict[str, object]:
     """Parse the parameters of a StorageClass.
 
@@ -416,18 +493,38 @@ def read_inline(given: Mapping[str, str]) -> tuple[bool, dict[str, str]]:
     return values.get("readOnly") is False, {k: v for k, v in given.items() if k != "readOnly"}
 
 
+def read_secret(given: Mapping[str, str]) -> dict[str, Any]:
+    """Parse a secret. No message says anything of its values.
+
+    Returns:
+        Values by key, only for the keys that were given.
+
+    Raises:
+        InvalidArgumentError: an unknown key, with the nearest known one, a value that its key does not take, or more
+            than MAX_SECRET_BYTES.
+    """
+    size = sum(len(text.encode()) for text in given.values())
+    if size > MAX_SECRET_BYTES:
+        raise InvalidArgumentError(f"secret: {size} bytes, accepted are {MAX_SECRET_BYTES}")
+    _check_keys(given, tuple(_SECRETS_BY_KEY), "a secret")
+    return {key: _SECRETS_BY_KEY[key].read(text) for key, text in given.items()}
+
+
 def own_keys(given: Mapping[str, str]) -> dict[str, str]:
     """`given` without what Kubernetes added."""
     return {key: value for key, value in given.items() if not key.startswith(KUBERNETES_PREFIXES)}
 
 
 def _read(given: Mapping[str, str], known: tuple[str, ...], what: str) -> dict[str, object]:
-    values: dict[str, object] = {}
-    for key, text in sorted(own_keys(given).items()):
+    own = own_keys(given)
+    _check_keys(own, known, what)
+    return {key: BY_KEY[key].read(text) for key, text in sorted(own.items())}
+
+
+def _check_keys(given: Mapping[str, str], known: tuple[str, ...], what: str) -> None:
+    for key in sorted(given):
         if key not in known:
             folded = {name.casefold(): name for name in known}
             near = difflib.get_close_matches(key.casefold(), folded, n=1)
             hint = f"did you mean {folded[near[0]]!r}? " if near else ""
             raise InvalidArgumentError(f"unknown key {key!r} in {what}; {hint}accepted are: {', '.join(known)}")
-        values[key] = BY_KEY[key].read(text)
-    return values

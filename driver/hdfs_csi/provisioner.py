@@ -28,7 +28,7 @@ from hdfs_csi.errors import OutOfRangeError, RecordError, VolumeBusyError
 from hdfs_csi.filesystems import Filesystem, Filesystems
 from hdfs_csi.parameters import read_class, read_mutable
 from hdfs_csi.records import Source, VolumeRecord
-from hdfs_csi.volume import HIDDEN, MAKING, SNAPSHOTS, VOLUMES, NewVolume, SnapshotId, VolumeId, child
+from hdfs_csi.volume import HIDDEN, MAKING, SNAPSHOTS, VOLUMES, NewVolume, Secret, SnapshotId, VolumeId, child
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +43,14 @@ class Provisioner:
         """Work on `filesystems`; `copies` fills volumes that are made from others."""
         self._filesystems = filesystems
         self._copies = copies
+
+    def with_secret(self, secret: Secret) -> "Provisioner":
+        """The same, but reaching HDFS as the secret of a call says.
+
+        Raises:
+            InvalidArgumentError: what Filesystems.with_secret raises.
+        """
+        return Provisioner(self._filesystems.with_secret(secret), self._copies)
 
     def create(
         self, new: NewVolume, capacity: CapacityRange, source: Source | None = None, *, is_view: bool = False

@@ -11,7 +11,7 @@ from hdfs_fuse.errors import AlreadyExistsError, DirectoryNotEmptyError, Invalid
 from hdfs_csi import provisioner, volume
 from hdfs_csi.filesystems import Filesystem, Filesystems
 from hdfs_csi.records import SnapshotRecord, Source, VolumeRecord
-from hdfs_csi.volume import SnapshotId, VolumeId
+from hdfs_csi.volume import Secret, SnapshotId, VolumeId
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +22,14 @@ class Snapshots:
     def __init__(self, filesystems: Filesystems) -> None:
         """Work on `filesystems`."""
         self._filesystems = filesystems
+
+    def with_secret(self, secret: Secret) -> "Snapshots":
+        """The same, but reaching HDFS as the secret of a call says.
+
+        Raises:
+            InvalidArgumentError: what Filesystems.with_secret raises.
+        """
+        return Snapshots(self._filesystems.with_secret(secret))
 
     @staticmethod
     def id_of(name: str, volume_id: VolumeId) -> SnapshotId:

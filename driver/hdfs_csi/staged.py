@@ -16,7 +16,7 @@ from hdfs_fuse.errors import DirectoryNotEmptyError, MountError, NotFoundError
 from hdfs_fuse.mounter.mounts import FSTYPE
 
 from hdfs_csi.errors import NotReadyError
-from hdfs_csi.volume import VolumeSpec, volume_spec
+from hdfs_csi.volume import NO_SECRET, Secret, VolumeSpec, volume_spec
 
 log = logging.getLogger(__name__)
 
@@ -71,38 +71,47 @@ class MountTable(Protocol):
 
 
 class StagedVolume(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Content of volume.json. Holds no secrets.
+    """Content of volume.json. Holds nothing of a secret but that there was one.
 
     Attributes:
         volume_id: what is mounted here.
         attributes: of its PersistentVolume, or of a pod's inline volume.
         read_only: whether the mount refuses changes, for whomever it is published.
         group: that all files show, as a pod's fsGroup asks; None for what the attributes say.
+        has_secret: whether the volume can't be mounted by the attributes alone.
     """
 
     volume_id: str
     attributes: dict[str, str]
     read_only: bool
     group: int | None = None
+    has_secret: bool = False
 
     @staticmethod
     def of(spec: VolumeSpec) -> "StagedVolume":
         """The record of `spec`."""
         return StagedVolume(
-            volume_id=spec.volume_id, attributes=dict(spec.attributes), read_only=spec.read_only, group=spec.group
+            volume_id=spec.volume_id,
+            attributes=dict(spec.attributes),
+            read_only=spec.read_only,
+            group=spec.group,
+            has_secret=bool(spec.secret),
         )
 
-    @property
-    def spec(self) -> VolumeSpec:
+    def spec(self, secret: Secret = NO_SECRET) -> VolumeSpec:
         """What to mount for it.
 
         Raises:
-            InvalidArgumentError: another release of the driver has written it, and this one takes no such attributes.
+            InvalidArgumentError: another release of the driver has written it, and this one takes no such attributes;
+                or they do not go with the secret.
         """
-        return volume_spec(self.volume_id, self.attributes, read_only=self.read_only, group=self.group)
+        return volume_spec(self.volume_id, self.attributes, read_only=self.read_only, group=self.group, secret=secret)
 
     def conflict(self, wanted: "StagedVolume") -> str:
-        """What `wanted` has of this volume that is not so; empty where this one serves. Without a group any will do."""
+        """What `wanted` has of this volume that is not so; empty where this one serves.
+
+        Without a group any will do, and so will any secret: one that was changed must not fail a call that is repeated.
+        """
         if self.attributes != wanted.attributes:
             return "attributes"
         if self.read_only != wanted.read_only:

@@ -18,8 +18,16 @@ from hdfs_fuse.mounter.mounts import FSTYPE
 
 from hdfs_csi import staged
 from hdfs_csi.errors import NotReadyError
-from hdfs_csi.staged import MountEntry, MountTable, StagedVolume, mountpoint_of, read_record, resolve
-from hdfs_csi.volume import VolumeSpec
+from hdfs_csi.staged import (
+    MountedVolume,
+    MountEntry,
+    MountTable,
+    StagedVolume,
+    mountpoint_of,
+    read_record,
+    resolve,
+)
+from hdfs_csi.volume import NO_SECRET, Secret, VolumeSpec
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +82,12 @@ class Staging:
         self._mounter = mounter
         self._mounts = mounts
         self._complete = complete
+        # By mountpoint; lost with this process, and never written anywhere.
+        self._secrets: dict[str, Secret] = {}
+
+    def config_of(self, volume: MountedVolume) -> MountConfig:
+        """The mount of a volume, with the secret that it was mounted with, if that is still known."""
+        return self._complete(volume.record.spec(self._secrets.get(volume.entry.mountpoint, NO_SECRET)))
 
     def stage(self, spec: VolumeSpec, staging_path: str) -> None:
         """Have the volume mounted below `staging_path`; a dead mount is replaced, a live one kept.
@@ -84,18 +98,35 @@ class Staging:
                 group, is there.
             HdfsFuseError: what the mounter raises; then nothing is left behind of a volume that was not staged before.
         """
+        self._have_mounted(spec, staging_path, may_mount=True)
+
+    def _have_mounted(self, spec: VolumeSpec, staging_path: str, *, may_mount: bool) -> None:
+        """As `stage`; but without `may_mount`, only a mount that lives will do.
+
+        Raises:
+            NotReadyError: it has to be mounted, and may not.
+        """
         mountpoint = mountpoint_of(staging_path)
         if not os.path.isdir(os.path.dirname(mountpoint)):
             raise NotReadyError(f"staging_target_path {staging_path!r}: no directory; the CO makes it")
         wanted, record = StagedVolume.of(spec), read_record(staging_path)
-        if self._mounts.find(mountpoint) is not None:
+        is_dead = self._mounts.find(mountpoint) is not None
+        if is_dead:
             if record is not None and record.volume_id != spec.volume_id:
                 raise AlreadyExistsError(f"{staging_path}: volume {record.volume_id!r} is staged there")
             if self._is_alive(mountpoint):
                 conflict = "attributes" if record is None else record.conflict(wanted)
                 if not conflict:
+                    self._remember(mountpoint, spec.secret)
                     return
                 raise AlreadyExistsError(f"{staging_path}: volume {spec.volume_id!r} is staged with other {conflict}")
+        if not may_mount:
+            raise NotReadyError(
+                f"volume {spec.volume_id!r}: its mount is dead, and the secret that it was mounted with is not known "
+                "since the node service was started anew; give csi.storage.k8s.io/node-publish-secret-name too "
+                "(nodePublishSecretRef of a PersistentVolume), or end all pods of the volume on this node"
+            )
+        if is_dead:
             log.warning("dead mount replaced volume_id=%s path=%s", spec.volume_id, mountpoint)
             self._unmount(mountpoint, self._mounter.unmount)
         staged.write_record(staging_path, wanted)
@@ -106,10 +137,15 @@ class Staging:
             if record is None:  # else it stays staged, and the next stage or publish repairs it
                 staged.clear(self._mounts, staging_path)
             raise
+        self._remember(mountpoint, spec.secret)
         log.info(
             "volume mounted volume_id=%s uri=%s path=%s read_only=%s group=%s",
             spec.volume_id, spec.config.uri, mountpoint, spec.read_only, spec.group,
         )  # fmt: skip
+
+    def _remember(self, mountpoint: str, secret: Secret) -> None:
+        if secret:
+            self._secrets[mountpoint] = secret
 
     def unstage(self, volume_id: str, staging_path: str) -> None:
         """Have the volume unmounted, whatever state it is in, and all that was written to it stored.
@@ -127,6 +163,7 @@ class Staging:
         self._check_ours(mountpoint)
         # Also where nothing is mounted: an earlier call may not have waited to the end.
         self._mounter.unmount(mountpoint, deadline_s=UNSTAGE_DEADLINE_S, force=True)
+        self._secrets.pop(mountpoint, None)
         staged.clear(self._mounts, staging_path)
 
     def publish(
@@ -139,6 +176,7 @@ class Staging:
         group: int | None = None,
         alone: bool = False,
         options: Sequence[str] = (),
+        secret: Secret = NO_SECRET,
     ) -> None:
         """Bind the staged volume to `target_path`; if its mount died since it was staged, it is mounted again first.
 
@@ -150,9 +188,11 @@ class Staging:
             group: that its files are to show; None for any.
             alone: whether it may be published nowhere else on this node.
             options: mount flags of this target (access.MOUNT_FLAGS without `ro`).
+            secret: to mount it again with; without one, that which it was mounted with.
 
         Raises:
-            NotReadyError: the volume is not staged there, or with another group, or the target's parent is missing.
+            NotReadyError: the volume is not staged there, or with another group, or the target's parent is missing; or
+                it is to be mounted again, and its secret is not known any more.
             BusyError: it is to be alone, and published elsewhere.
             ReadOnlyError: it is to be writable, and was staged read-only.
             AlreadyExistsError: something else, or the same with another read-only flag, is mounted at the target.
@@ -166,8 +206,9 @@ class Staging:
                 f"volume {volume_id!r}: staged read-only at {staging_path!r}, so it can't be writable here"
             )
         record.check_group(group)
-        self.stage(record.spec, staging_path)
         source, target = mountpoint_of(staging_path), resolve(target_path)
+        secret = secret or self._secrets.get(source, NO_SECRET)
+        self._have_mounted(record.spec(secret), staging_path, may_mount=bool(secret) or not record.has_secret)
         staged_mount = self._mounts.find(source)
         if staged_mount is None:
             raise MountError(f"{source}: unmounted while the volume was published")

@@ -1,4 +1,4 @@
-"""Volumes and snapshots: their ids, and what StorageClass parameters and volume attributes make of them.
+"""Volumes and snapshots: their ids, and what StorageClass parameters, volume attributes and secrets make of them.
 
 A volume that CreateVolume made has the id `<uri of the base path>#<key>`: enough for DeleteVolume to find, without
 any state of its own, the record that CreateVolume left below the base path (provisioner.py). The id does not name the
@@ -11,11 +11,11 @@ snapshot is likewise `<uri of the base path>@<key>`, with the base path of its v
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self, cast
 
 import msgspec
-from hdfs_fuse.config import Location, MountConfig, split_uri
+from hdfs_fuse.config import Kerberos, Location, MountConfig, split_uri
 from hdfs_fuse.errors import InvalidArgumentError
 
 from hdfs_csi.parameters import (
@@ -27,6 +27,7 @@ from hdfs_csi.parameters import (
     read_class,
     read_inline,
     read_mutable,
+    read_secret,
 )
 from hdfs_csi.records import Settings
 
@@ -150,6 +151,53 @@ class SnapshotId(_Id):
 
 
 @dataclass(frozen=True, slots=True)
+class Secret:
+    """What the secret of a request says; false where it says nothing. Not to be shown, nor written anywhere.
+
+    Attributes:
+        user: who acts, under simple authentication.
+        kerberos: who acts, under Kerberos.
+        hadoop_properties: over Hadoop's configuration of the driver.
+    """
+
+    user: str | None = None
+    kerberos: Kerberos | None = None
+    hadoop_properties: Mapping[str, str] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        """Whether it says anything."""
+        return self != Secret()
+
+    def __repr__(self) -> str:
+        """Nothing of it."""
+        return "Secret(...)"
+
+    @staticmethod
+    def read(given: Mapping[str, str]) -> "Secret":
+        """Read `secrets` of a CSI request.
+
+        Raises:
+            InvalidArgumentError: a key or a value is not acceptable, or they do not go together.
+        """
+        values = read_secret(given)
+        for key, needed in (("principal", "keytab"), ("keytab", "principal"), ("krb5.conf", "principal")):
+            if key in values and needed not in values:
+                raise InvalidArgumentError(f"{needed}: missing in the secret; {key} does not go without it")
+        if "user" in values and "principal" in values:
+            raise InvalidArgumentError("user: given beside principal in the secret; drop one of them")
+        kerberos = None
+        if "principal" in values:
+            kerberos = Kerberos(
+                principal=values["principal"], keytab=values["keytab"], krb5_conf=values.get("krb5.conf")
+            )
+        properties = {**values.get("core-site.xml", {}), **values.get("hdfs-site.xml", {})}
+        return Secret(values.get("user"), kerberos, properties)
+
+
+NO_SECRET = Secret()
+
+
+@dataclass(frozen=True, slots=True)
 class VolumeSpec:
     """A volume as a node mounts it.
 
@@ -159,6 +207,7 @@ class VolumeSpec:
         config: the mount that this asks for, without what the node adds.
         read_only: whether nobody may write to it on this node; where somebody may, the node adds that to `config`.
         group: that its files show because a pod's fsGroup says so; None for what `attributes` say.
+        secret: what `config` has from a secret.
     """
 
     volume_id: str
@@ -166,6 +215,7 @@ class VolumeSpec:
     config: MountConfig
     read_only: bool
     group: int | None = None
+    secret: Secret = NO_SECRET
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +325,12 @@ def attributes_of(volume_id: VolumeId, path: str, parameters: Mapping[str, str])
 
 
 def volume_spec(
-    volume_id: str, attributes: Mapping[str, str], *, read_only: bool = False, group: int | None = None
+    volume_id: str,
+    attributes: Mapping[str, str],
+    *,
+    read_only: bool = False,
+    group: int | None = None,
+    secret: Secret = NO_SECRET,
 ) -> VolumeSpec:
     """What a node mounts.
 
@@ -284,9 +339,11 @@ def volume_spec(
         attributes: `volume_context` of a CSI request.
         read_only: whether nobody may write to it there.
         group: that its files are to show, with the permissions of their owner; None leaves it to the attributes.
+        secret: of the request.
 
     Raises:
-        InvalidArgumentError: an id that is too long, a key or a value that is not acceptable, another `gid`.
+        InvalidArgumentError: an id that is too long, a key or a value that is not acceptable, another `gid`, or
+            attributes that do not go with the secret.
     """
     check_id(volume_id)
     own = own_keys(attributes)
@@ -303,8 +360,36 @@ def volume_spec(
                 f"gid: given {values['gid']}, but the pod's fsGroup is {group}; drop one of them"
             )
         options |= {"gid": group, "group_as_owner": True}
-    config = _mount_config(options | {"volume_id": volume_id})
-    return VolumeSpec(volume_id, own, config, read_only, group)
+    config = _with_secret(_mount_config(options | {"volume_id": volume_id}), secret)
+    return VolumeSpec(volume_id, own, config, read_only, group, secret)
+
+
+def _with_secret(config: MountConfig, secret: Secret) -> MountConfig:
+    """A mount as `secret` says.
+
+    Raises:
+        InvalidArgumentError: the attributes say something else.
+    """
+    if config.user is not None and (secret.kerberos or secret.user not in (None, config.user)):
+        raise InvalidArgumentError("user: the volume has it, and its secret another identity; drop one of them")
+    if secret.kerberos and config.backend == "pyarrow":
+        raise InvalidArgumentError("backend: given 'pyarrow', accepted is 'hdfs-native' with a keytab in the secret")
+    scope = ""
+    if secret.hadoop_properties:
+        if config.backend == "pyarrow":
+            # Its JVM loads classes that properties name.
+            raise InvalidArgumentError(
+                "backend: given 'pyarrow', accepted is 'hdfs-native' with Hadoop's configuration in the secret"
+            )
+        scope = hashlib.sha256(msgspec.json.encode(sorted(secret.hadoop_properties.items()))).hexdigest()
+    return msgspec.structs.replace(
+        config,
+        user=secret.user or config.user,
+        kerberos=secret.kerberos,
+        # What the volume itself says comes first.
+        hadoop_properties={**secret.hadoop_properties, **config.hadoop_properties},
+        cache=msgspec.structs.replace(config.cache, scope=scope),
+    )
 
 
 def is_inline(context: Mapping[str, str]) -> bool:
@@ -313,14 +398,19 @@ def is_inline(context: Mapping[str, str]) -> bool:
 
 
 def inline_spec(
-    volume_id: str, attributes: Mapping[str, str], *, read_only: bool = False, group: int | None = None
+    volume_id: str,
+    attributes: Mapping[str, str],
+    *,
+    read_only: bool = False,
+    group: int | None = None,
+    secret: Secret = NO_SECRET,
 ) -> VolumeSpec:
     """What a node mounts for an inline volume: nobody may write to it, unless `readOnly` is "false".
 
     Args, Raises: as volume_spec. With `read_only`, nobody may whatever the attributes say.
     """
     writable, rest = read_inline(attributes)
-    return volume_spec(volume_id, rest, read_only=read_only or not writable, group=group)
+    return volume_spec(volume_id, rest, read_only=read_only or not writable, group=group, secret=secret)
 
 
 def pod_of(context: Mapping[str, str]) -> str:

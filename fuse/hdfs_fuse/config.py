@@ -33,12 +33,15 @@ class CacheConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         size_bytes: the most that all mounts of the node together keep there.
         min_free_bytes: free space of that filesystem below which nothing is added.
         block_size_bytes: the unit of caching, a power of two in [64 KiB, 64 MiB].
+        scope: only mounts with the same one see each other's blocks. Who brings his own Hadoop configuration says what
+            `hdfs://name` is, so his blocks are not those of others who use that name.
     """
 
     directory: str = ""
     size_bytes: int = 10 * GIB
     min_free_bytes: int = 1 * GIB
     block_size_bytes: int = 4 * MIB
+    scope: str = ""
 
 
 class StagingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -58,11 +61,29 @@ class StagingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     window_bytes: int = 256 * MIB
 
 
+class Kerberos(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A login with Kerberos.
+
+    Attributes:
+        principal: who acts, with or without the realm.
+        keytab: content of the file with its keys.
+        krb5_conf: content of krb5.conf; None takes that of the machine.
+    """
+
+    principal: str
+    keytab: bytes
+    krb5_conf: str | None = None
+
+    def __repr__(self) -> str:
+        """Without the keys."""
+        return f"Kerberos(principal={self.principal!r}, ...)"
+
+
 _SMALL_FILE_BYTES = 256 * KIB
 
 
 class MountConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One mount.
+    """One mount. It may hold secrets, so it goes to other processes through sockets alone.
 
     Attributes:
         uri: `hdfs://host:port/path`, `hdfs://nameservice/path`, `hdfs:///path` (fs.defaultFS) or `file:///path`.
@@ -70,6 +91,7 @@ class MountConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         hadoop_conf_dir: folder of core-site.xml and hdfs-site.xml; None takes HADOOP_CONF_DIR.
         hadoop_properties: Hadoop keys that override those files.
         user: identity under simple authentication; None takes HADOOP_USER_NAME, then the process's user.
+        kerberos: identity under Kerberos; None takes the ticket cache of the process, if there is one.
         read_only: whether changes are refused; else `staging` is needed.
         uid, gid: owner and group that all files show; None shows each file's own, as far as this node knows the name.
         group_as_owner: whether files show their group the permissions of their owner.
@@ -91,6 +113,7 @@ class MountConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     hadoop_conf_dir: str | None = None
     hadoop_properties: dict[str, str] = {}
     user: str | None = None
+    kerberos: Kerberos | None = None
     read_only: bool = True
     uid: int | None = None
     gid: int | None = None
@@ -161,6 +184,12 @@ class MountConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             _check(bool(directory), "staging.directory", directory, "a local directory, where read_only is false")
             is_arrow = self.backend == "pyarrow" and self.uri.startswith("hdfs:")
             _check(not is_arrow, "read_only", False, "true with backend pyarrow, which does not write to HDFS")
+        if self.kerberos is not None:
+            _check(self.backend != "pyarrow", "backend", self.backend, "hdfs-native with a keytab")
+
+    def __repr__(self) -> str:
+        """Without what may be secret: Hadoop properties are, where they come from a secret."""
+        return f"MountConfig(uri={self.uri!r}, volume_id={self.volume_id!r}, ...)"
 
     @property
     def small_file_bytes(self) -> int:

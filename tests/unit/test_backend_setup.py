@@ -63,9 +63,9 @@ def test_local_files_are_one_cluster() -> None:
     ("default", "message"),
     [
         (None, r"fs\.defaultFS is not configured"),
-        ("file:///", "hdfs://host:port is needed"),
-        ("s3a://bucket", "fs.defaultFS is no help"),
-        ("hdfs://", "hdfs://host:port is needed"),
+        ("file:///", "fs.defaultFS is no help: hdfs://host:port is needed"),
+        ("s3a://bucket", "fs.defaultFS is no help: hdfs://host:port is needed"),
+        ("hdfs://", "fs.defaultFS is no help: hdfs://host:port is needed"),
     ],
 )
 def test_no_host_and_no_default(default: str | None, message: str) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from hdfs_fuse.backend import hadoop_conf
 from hdfs_fuse.backend.base import Backend
-from hdfs_fuse.backend.identity import check_identity
+from hdfs_fuse.backend.identity import check_identity, log_in
 from hdfs_fuse.backend.resilient import ResilientBackend
 from hdfs_fuse.config import Location, MountConfig
 from hdfs_fuse.errors import InvalidArgumentError
@@ -47,11 +47,14 @@ def resolve(config: MountConfig) -> Location:
 def cluster_id(config: MountConfig) -> str:
     """A name for the filesystem that is the same for all mounts of it: `hdfs://host:port`, `hdfs://ns`, or `local`.
 
+    With a scope (CacheConfig.scope), for all mounts of it that have the same one.
+
     Raises:
         InvalidArgumentError: the configuration does not say which filesystem.
     """
     location = resolve(config)
-    return "local" if location.scheme == "file" else location.filesystem
+    name = "local" if location.scheme == "file" else location.filesystem
+    return f"{name}#{config.cache.scope}" if config.cache.scope else name
 
 
 def _factory(config: MountConfig, properties: Mapping[str, str]) -> Callable[[], Backend]:
@@ -71,7 +74,8 @@ def _factory(config: MountConfig, properties: Mapping[str, str]) -> Callable[[],
         case ("hdfs", "hdfs-native"):
             from hdfs_fuse.backend.hdfs_native import HdfsNativeBackend  # noqa: PLC0415
 
-            return lambda: HdfsNativeBackend(location, properties)
+            login = log_in(config.kerberos) if config.kerberos is not None else None
+            return lambda: HdfsNativeBackend(location, properties, login)
         case ("hdfs", "pyarrow"):
             from hdfs_fuse.backend.arrow import ArrowHdfsBackend  # noqa: PLC0415
 

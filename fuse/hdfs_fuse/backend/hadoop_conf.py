@@ -50,9 +50,24 @@ def read_properties(config: MountConfig) -> dict[str, str]:
 
 def _read_file(path: str) -> dict[str, str]:
     try:
-        root = ET.parse(path).getroot()  # noqa: S314 - the administrator's own file, as trusted as the command line
-    except (ET.ParseError, OSError) as e:
+        with open(path, "rb") as file:
+            return parse(file.read())
+    except (ValueError, OSError) as e:
         raise InvalidArgumentError(f"Hadoop configuration {path!r}: {e}") from e
+
+
+def parse(data: str | bytes) -> dict[str, str]:
+    """The properties in the content of a configuration file.
+
+    Raises:
+        ValueError: no XML, or none of Hadoop.
+    """
+    try:
+        root = ET.fromstring(data)  # noqa: S314 - who may bring a file says what it may hold
+    except ET.ParseError as e:
+        raise ValueError(str(e)) from e
+    if root.tag != "configuration":
+        raise ValueError(f"the first element is <{root.tag}>, not <configuration>")
     found = {}
     for entry in root.iter("property"):
         name, value = entry.findtext("name"), entry.findtext("value")
@@ -72,7 +87,8 @@ def whole_number(properties: Mapping[str, str], key: str) -> int | None:
         return None
     match = re.fullmatch(r"([0-9]{1,19})([kmgtpe]?)", text.lower())
     if not match:
-        raise InvalidArgumentError(f"{key}: given {text!r}, accepted is a number, also with k, m, g, t, p or e")
+        # Without the value: it may come from a secret.
+        raise InvalidArgumentError(f"{key}: accepted is a number, also with k, m, g, t, p or e")
     return int(match[1]) << 10 * (" kmgtpe".index(match[2]) if match[2] else 0)
 
 
@@ -103,11 +119,12 @@ def _default_authority(config: MountConfig, properties: Mapping[str, str]) -> st
         )
     try:
         location = split_uri(default)
-    except InvalidArgumentError as e:
-        raise InvalidArgumentError(f"uri {config.uri!r} names no host, and fs.defaultFS is no help: {e}") from e
-    if location.scheme != "hdfs" or not location.authority:
+    except InvalidArgumentError:
+        location = None
+    if location is None or location.scheme != "hdfs" or not location.authority:
+        # Without what it is: it may come from a secret.
         raise InvalidArgumentError(
-            f"uri {config.uri!r} names no host, and fs.defaultFS is {default!r}: hdfs://host:port is needed"
+            f"uri {config.uri!r} names no host, and fs.defaultFS is no help: hdfs://host:port is needed there"
         )
     return location.authority
 

@@ -17,6 +17,7 @@ from hdfs_native._internal import AclEntry, RawClient, TrashNotEnabledError, Wri
 from hdfs_fuse import errors
 from hdfs_fuse.backend import hadoop_conf
 from hdfs_fuse.backend.base import FileKind, FileStatus, Policies, SpaceUsage
+from hdfs_fuse.backend.identity import Login
 from hdfs_fuse.backend.native_errors import Translated
 from hdfs_fuse.config import Location
 from hdfs_fuse.hidden import name_while_made
@@ -56,18 +57,19 @@ _TRASH = ".Trash"
 
 
 class HdfsNativeBackend:
-    """One HDFS filesystem under the identity of the process; see base.Backend.
+    """One HDFS filesystem under the identity of the process, or of a keytab; see base.Backend.
 
     Attributes:
         filesystem: its URI, for messages.
     """
 
-    def __init__(self, location: Location, properties: Mapping[str, str]) -> None:
+    def __init__(self, location: Location, properties: Mapping[str, str], login: Login | None = None) -> None:
         """Make a client; nothing is sent before the first call.
 
         Args:
             location: with its authority resolved (hadoop_conf.resolve_location).
             properties: Hadoop's configuration, complete: no file is read any more.
+            login: who acts under Kerberos; None for the ticket cache of the process.
 
         Raises:
             InvalidArgumentError: the authority is neither `host:port` nor a nameservice of `properties`.
@@ -83,7 +85,14 @@ class HdfsNativeBackend:
         self._has_server_defaults = False
         with Translated(self.filesystem, "", "change"):
             # A folder that holds nothing keeps the client from reading HADOOP_CONF_DIR itself.
-            self._client = RawClient(self.filesystem, {**CLIENT_DEFAULTS, **properties}, os.devnull)
+            self._client = RawClient(
+                self.filesystem,
+                {**CLIENT_DEFAULTS, **properties},
+                os.devnull,
+                kerberos_principal=login.principal if login else None,
+                kerberos_keytab=login.keytab_path if login else None,
+                kerberos_cache=login.tickets if login else None,
+            )
 
     def status(self, path: str) -> FileStatus:
         """See base.Backend."""

@@ -1,15 +1,18 @@
 """Who a process is on HDFS.
 
 Under simple authentication the Hadoop clients take the user from the environment of the process, once, so a process
-has one identity. Whoever starts a daemon gives the child `client_environment`; nothing here changes os.environ.
+has one identity. Whoever starts a daemon gives the child `client_environment`. With a keytab each client has its own
+identity; of os.environ `log_in` changes what the Kerberos library reads there, and nothing else here changes anything.
 """
 
+import functools
 import os
 import pwd
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from hdfs_fuse.backend import hadoop_conf
-from hdfs_fuse.config import MountConfig
+from hdfs_fuse.config import Kerberos, MountConfig
 from hdfs_fuse.errors import InvalidArgumentError
 
 # One thread of the native client moves about 1 GB/s; a mount that needs more than 8 has other limits.
@@ -61,9 +64,15 @@ def check_identity(config: MountConfig, properties: Mapping[str, str]) -> None:
     """Refuse to act as somebody else than the mount says.
 
     Raises:
-        InvalidArgumentError: the mount names a user and this process is another one on HDFS.
+        InvalidArgumentError: the mount names a user and this process is another one on HDFS; or it has a keytab, and
+            Hadoop's configuration does not ask for Kerberos.
     """
-    if config.user is None or properties.get("hadoop.security.authentication", "simple") != "simple":
+    is_simple = properties.get("hadoop.security.authentication", "simple") == "simple"
+    if config.kerberos is not None and is_simple:
+        raise InvalidArgumentError(
+            "principal and keytab: given, but hadoop.security.authentication is not kerberos; say so in core-site.xml"
+        )
+    if config.user is None or not is_simple:
         return
     actual = effective_user()
     if actual != config.user:
@@ -71,3 +80,38 @@ def check_identity(config: MountConfig, properties: Mapping[str, str]) -> None:
             f"user: given {config.user!r}, but this process is {actual!r} on HDFS; start it with "
             f"HADOOP_USER_NAME={config.user} (hdfs_fuse.backend.client_environment)"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """A login with Kerberos as the client takes it.
+
+    Attributes:
+        principal: who acts.
+        keytab_path: a file that only this process can name.
+        tickets: where they are kept; in memory, since by default all processes of a user share a file in /tmp.
+    """
+
+    principal: str
+    keytab_path: str
+    tickets: str
+
+
+def log_in(kerberos: Kerberos) -> Login:
+    """Prepare a login; the client makes it with its first call, and again when a ticket has expired.
+
+    A krb5.conf that comes along holds for the whole process from now on.
+    """
+    if kerberos.krb5_conf is not None:
+        os.environ["KRB5_CONFIG"] = _in_memory("krb5.conf", kerberos.krb5_conf.encode())
+    keytab_path = _in_memory("keytab", kerberos.keytab)
+    return Login(kerberos.principal, keytab_path, f"MEMORY:{keytab_path}")
+
+
+@functools.cache
+def _in_memory(name: str, content: bytes) -> str:
+    """The path of a file in memory (memfd_create(2)), which lives as long as the process."""
+    fd = os.memfd_create(name)
+    with open(fd, "wb", closefd=False) as file:
+        file.write(content)
+    return f"/proc/self/fd/{fd}"
