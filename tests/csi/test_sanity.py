@@ -25,8 +25,13 @@ def test_csi_sanity(listing_controller: DriverProcess, node: DriverProcess, base
     parameters = tmp_path / "parameters.yaml"
     parameters.write_text(f"uri: {base}\n", encoding="utf-8")
     secrets = tmp_path / "secrets.yaml"
-    calls = ("CreateVolume", "DeleteVolume", "NodeStageVolume", "NodePublishVolume")
-    secrets.write_text("".join(f"{call}Secret: {{password: hunter2}}\n" for call in calls), encoding="utf-8")
+    calls = (
+        "CreateVolume", "DeleteVolume", "ControllerValidateVolumeCapabilities", "NodeStageVolume", "NodePublishVolume",
+        "CreateSnapshot", "DeleteSnapshot", "ControllerExpandVolume", "ListSnapshots",
+    )  # fmt: skip
+    content = "<configuration><property><name>password</name><value>hunter2</value></property></configuration>"
+    lines = [f"{call}Secret: {{core-site.xml: {content}}}\n" for call in calls]
+    secrets.write_text("".join(lines), encoding="utf-8")
     done = subprocess.run(
         [
             "timeout", "-k", "10", "240", str(csi_sanity()),

@@ -6,7 +6,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-from hdfs_csi.parameters import PARAMETERS
+from hdfs_csi.parameters import PARAMETERS, SECRETS
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,10 +26,10 @@ def test_the_runtime_is_new_enough_for_the_messages() -> None:
     assert tuple(map(int, floor.split("."))) >= needed
 
 
-def test_the_documents_list_every_parameter() -> None:
+def test_the_documents_list_every_parameter_and_secret() -> None:
     text = (ROOT / "docs" / "parameters.md").read_text(encoding="utf-8")
     rows = [
         tuple(cell.strip() for cell in line.strip("|").split(" | ")) for line in text.splitlines() if line[:3] == "| `"
     ]
-    expected = [(f"`{p.key}`", p.where.value, p.default, p.accepted, p.meaning) for p in PARAMETERS]
-    assert rows == expected
+    parameters = [(f"`{p.key}`", p.where.value, p.default, p.accepted, p.meaning) for p in PARAMETERS]
+    assert rows == [*parameters, *((f"`{s.key}`", s.accepted, s.meaning) for s in SECRETS)]
