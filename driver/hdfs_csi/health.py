@@ -68,7 +68,11 @@ class Health:
         record = staged.read_record(staging_path) if staging_path else None
         if known is None and (record is None or record.volume_id != volume_id):
             raise NotFoundError(f"volume {volume_id!r}: not on this node")
-        path = publish_path or staging_path or (known.entry.mountpoint if known is not None else "")
+        is_per_pod = record is not None and record.spec().is_per_pod
+        path = publish_path or ("" if is_per_pod else staging_path)
+        path = path or (known.entry.mountpoint if known is not None else "")
+        if not path:  # staged, and no pod has it yet
+            return None
         try:
             volume, mountpoint = staged.find_at(self._mounts, volume_id, path)
         except NotFoundError as e:

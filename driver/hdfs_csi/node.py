@@ -2,7 +2,7 @@
 
 import logging
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 from hdfs_fuse.config import CacheConfig, MountConfig, StagingConfig
@@ -83,7 +83,7 @@ class Node:
         Args:
             node_id: the name that the CO knows this node by.
             staging: the volumes of the node.
-            ephemeral: those that belong to one pod each.
+            ephemeral: those that are mounted for one pod each.
             health: says what is wrong with them.
             mounts: what is mounted, for statistics.
             locks: refuse a second call for a volume.
@@ -149,7 +149,7 @@ class Node:
         return csi.NodeUnstageVolumeResponse()
 
     def node_publish_volume(self, request: csi.NodePublishVolumeRequest) -> csi.NodePublishVolumeResponse:
-        """CSI NodePublishVolume: the staged volume, or else a pod's inline volume, shows in a pod's directory.
+        """CSI NodePublishVolume: the staged volume, or else a pod's own, shows in a pod's directory.
 
         Raises:
             InvalidArgumentError: something is missing or not accepted.
@@ -165,18 +165,25 @@ class Node:
             self._publish_inline(request, capability)
             return csi.NodePublishVolumeResponse()
         _check_path("staging_target_path", request.staging_target_path)
-        secret = Secret.read(request.secrets)
+        secret, staging_path = Secret.read(request.secrets), request.staging_target_path
+        read_only, group = request.readonly or access.is_read_only(capability), access.mount_group(capability)
+        alone, options = access.is_alone(capability), access.bind_options(capability)
         with self._locks.hold(request.volume_id):
-            self._staging.publish(
-                request.volume_id,
-                request.staging_target_path,
-                request.target_path,
-                read_only=request.readonly or access.is_read_only(capability),
-                group=access.mount_group(capability),
-                alone=access.is_alone(capability),
-                options=access.bind_options(capability),
-                secret=secret,
-            )
+            spec = self._staging.staged_spec(request.volume_id, staging_path, read_only=read_only, secret=secret)
+            if spec.is_per_pod:
+                own = volume.pod_spec(replace(spec, read_only=read_only, group=group), request.volume_context)
+                self._ephemeral.publish(own, request.target_path, alone=alone, options=options)
+            else:
+                self._staging.publish(
+                    request.volume_id,
+                    staging_path,
+                    request.target_path,
+                    read_only=read_only,
+                    group=group,
+                    alone=alone,
+                    options=options,
+                    secret=secret,
+                )
         return csi.NodePublishVolumeResponse()
 
     def _publish_inline(self, request: csi.NodePublishVolumeRequest, capability: csi.VolumeCapability) -> None:
@@ -189,6 +196,7 @@ class Node:
             group=access.mount_group(capability),
             secret=Secret.read(request.secrets),
         )
+        spec = volume.pod_spec(spec, request.volume_context)
         with self._locks.hold(request.volume_id):
             self._ephemeral.publish(spec, request.target_path, options=access.bind_options(capability))
 

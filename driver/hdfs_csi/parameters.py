@@ -134,6 +134,12 @@ def _pattern(text: str) -> str:
     return text
 
 
+def _pod_user(text: str) -> str:
+    if "${" not in text or re.search(r"\$(?!\{(pod\.namespace|serviceAccount\.name)\})", text):
+        raise ValueError(text)
+    return _name(text)
+
+
 def _one_of(*choices: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in choices:
@@ -293,6 +299,15 @@ PARAMETERS: tuple[Parameter, ...] = (
         "identity under which the node reads and writes the volume (simple authentication)",
         _name,
         "user",
+    ),
+    Parameter(
+        "podUser",
+        Where.BOTH,
+        "none: all pods are `user`",
+        "a name with `${pod.namespace}` or `${serviceAccount.name}` in it, or both",
+        "identity of each pod by itself, in place of `user`: the volume is mounted for each pod anew; needs "
+        "`podInfoOnMount` of the CSIDriver object",
+        _pod_user,
     ),
     Parameter(
         "uid",

@@ -8,7 +8,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import msgspec
@@ -105,7 +105,8 @@ class StagedVolume(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
             InvalidArgumentError: another release of the driver has written it, and this one takes no such attributes;
                 or they do not go with the secret.
         """
-        return volume_spec(self.volume_id, self.attributes, read_only=self.read_only, group=self.group, secret=secret)
+        spec = volume_spec(self.volume_id, self.attributes, read_only=self.read_only, group=self.group, secret=secret)
+        return replace(spec, lacks_secret=self.has_secret and not secret)
 
     def conflict(self, wanted: "StagedVolume") -> str:
         """What `wanted` has of this volume that is not so; empty where this one serves.

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from hdfs_fuse.config import MountConfig
@@ -92,41 +93,31 @@ class Staging:
     def stage(self, spec: VolumeSpec, staging_path: str) -> None:
         """Have the volume mounted below `staging_path`; a dead mount is replaced, a live one kept.
 
+        One that is mounted for each pod is only remembered.
+
         Raises:
-            NotReadyError: the directory is not there.
+            NotReadyError: the directory is not there; or the volume has to be mounted, and its secret is not known.
             AlreadyExistsError: another volume, or the same with other attributes, another read-only flag or another
                 group, is there.
             HdfsFuseError: what the mounter raises; then nothing is left behind of a volume that was not staged before.
         """
-        self._have_mounted(spec, staging_path, may_mount=True)
-
-    def _have_mounted(self, spec: VolumeSpec, staging_path: str, *, may_mount: bool) -> None:
-        """As `stage`; but without `may_mount`, only a mount that lives will do.
-
-        Raises:
-            NotReadyError: it has to be mounted, and may not.
-        """
         mountpoint = mountpoint_of(staging_path)
         if not os.path.isdir(os.path.dirname(mountpoint)):
             raise NotReadyError(f"staging_target_path {staging_path!r}: no directory; the CO makes it")
+        if spec.is_per_pod:
+            self._stage_for_pods(spec, staging_path)
+            return
         wanted, record = StagedVolume.of(spec), read_record(staging_path)
-        is_dead = self._mounts.find(mountpoint) is not None
-        if is_dead:
-            if record is not None and record.volume_id != spec.volume_id:
-                raise AlreadyExistsError(f"{staging_path}: volume {record.volume_id!r} is staged there")
-            if self._is_alive(mountpoint):
-                conflict = "attributes" if record is None else record.conflict(wanted)
-                if not conflict:
-                    self._remember(mountpoint, spec.secret)
-                    return
-                raise AlreadyExistsError(f"{staging_path}: volume {spec.volume_id!r} is staged with other {conflict}")
-        if not may_mount:
+        if self._is_staged(wanted, record, mountpoint):
+            self._remember(mountpoint, spec.secret)
+            return
+        if spec.lacks_secret:
             raise NotReadyError(
-                f"volume {spec.volume_id!r}: its mount is dead, and the secret that it was mounted with is not known "
+                f"volume {spec.volume_id!r}: has to be mounted, and the secret that it was staged with is not known "
                 "since the node service was started anew; give csi.storage.k8s.io/node-publish-secret-name too "
                 "(nodePublishSecretRef of a PersistentVolume), or end all pods of the volume on this node"
             )
-        if is_dead:
+        if self._mounts.find(mountpoint) is not None:
             log.warning("dead mount replaced volume_id=%s path=%s", spec.volume_id, mountpoint)
             self._unmount(mountpoint, self._mounter.unmount)
         staged.write_record(staging_path, wanted)
@@ -142,6 +133,31 @@ class Staging:
             "volume mounted volume_id=%s uri=%s path=%s read_only=%s group=%s",
             spec.volume_id, spec.config.uri, mountpoint, spec.read_only, spec.group,
         )  # fmt: skip
+
+    def _is_staged(self, wanted: StagedVolume, record: StagedVolume | None, mountpoint: str) -> bool:
+        """Whether the volume is mounted, and lives.
+
+        Raises:
+            AlreadyExistsError: another one, or the same otherwise, is.
+        """
+        if self._mounts.find(mountpoint) is None:
+            return False
+        staging_path = os.path.dirname(mountpoint)
+        if record is not None and record.volume_id != wanted.volume_id:
+            raise AlreadyExistsError(f"{staging_path}: volume {record.volume_id!r} is staged there")
+        if not self._is_alive(mountpoint):
+            return False
+        if conflict := "attributes" if record is None else record.conflict(wanted):
+            raise AlreadyExistsError(f"{staging_path}: volume {wanted.volume_id!r} is staged with other {conflict}")
+        return True
+
+    def _stage_for_pods(self, spec: VolumeSpec, staging_path: str) -> None:
+        # Each pod's own group is shown to it.
+        wanted, record = StagedVolume.of(replace(spec, group=None)), read_record(staging_path)
+        if record is not None and (record.volume_id != spec.volume_id or record.conflict(wanted)):
+            raise AlreadyExistsError(f"{staging_path}: volume {record.volume_id!r} is staged there, or otherwise")
+        staged.write_record(staging_path, wanted)
+        self._remember(mountpoint_of(staging_path), spec.secret)
 
     def _remember(self, mountpoint: str, secret: Secret) -> None:
         if secret:
@@ -165,6 +181,30 @@ class Staging:
         self._mounter.unmount(mountpoint, deadline_s=UNSTAGE_DEADLINE_S, force=True)
         self._secrets.pop(mountpoint, None)
         staged.clear(self._mounts, staging_path)
+
+    def staged_spec(
+        self, volume_id: str, staging_path: str, *, read_only: bool, secret: Secret = NO_SECRET
+    ) -> VolumeSpec:
+        """What is staged there.
+
+        Args:
+            volume_id: of the volume.
+            staging_path: where it was staged.
+            read_only: whether it is to be used for reading alone.
+            secret: what comes in place of the one that it was staged with.
+
+        Raises:
+            NotReadyError: the volume is not staged there.
+            ReadOnlyError: it is to be writable, and was staged read-only.
+        """
+        record = read_record(staging_path)
+        if record is None or record.volume_id != volume_id:
+            raise NotReadyError(f"volume {volume_id!r}: not staged at {staging_path!r}")
+        if record.read_only and not read_only:
+            raise ReadOnlyError(
+                f"volume {volume_id!r}: staged read-only at {staging_path!r}, so it can't be writable here"
+            )
+        return record.spec(secret or self._secrets.get(mountpoint_of(staging_path), NO_SECRET))
 
     def publish(
         self,
@@ -198,17 +238,10 @@ class Staging:
             AlreadyExistsError: something else, or the same with another read-only flag, is mounted at the target.
             HdfsFuseError: what the mounter raises.
         """
-        record = read_record(staging_path)
-        if record is None or record.volume_id != volume_id:
-            raise NotReadyError(f"volume {volume_id!r}: not staged at {staging_path!r}")
-        if record.read_only and not read_only:
-            raise ReadOnlyError(
-                f"volume {volume_id!r}: staged read-only at {staging_path!r}, so it can't be writable here"
-            )
-        record.check_group(group)
+        spec = self.staged_spec(volume_id, staging_path, read_only=read_only, secret=secret)
+        StagedVolume.of(spec).check_group(group)
         source, target = mountpoint_of(staging_path), resolve(target_path)
-        secret = secret or self._secrets.get(source, NO_SECRET)
-        self._have_mounted(record.spec(secret), staging_path, may_mount=bool(secret) or not record.has_secret)
+        self.stage(spec, staging_path)
         staged_mount = self._mounts.find(source)
         if staged_mount is None:
             raise MountError(f"{source}: unmounted while the volume was published")

@@ -11,13 +11,14 @@ snapshot is likewise `<uri of the base path>@<key>`, with the base path of its v
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self, cast
 
 import msgspec
 from hdfs_fuse.config import Kerberos, Location, MountConfig, split_uri
 from hdfs_fuse.errors import InvalidArgumentError
 
+from hdfs_csi.errors import NotReadyError
 from hdfs_csi.parameters import (
     BY_KEY,
     KUBELET_PREFIX,
@@ -208,6 +209,7 @@ class VolumeSpec:
         read_only: whether nobody may write to it on this node; where somebody may, the node adds that to `config`.
         group: that its files show because a pod's fsGroup says so; None for what `attributes` say.
         secret: what `config` has from a secret.
+        lacks_secret: whether it has to have one that is not known any more; then it can't be mounted.
     """
 
     volume_id: str
@@ -216,6 +218,12 @@ class VolumeSpec:
     read_only: bool
     group: int | None = None
     secret: Secret = NO_SECRET
+    lacks_secret: bool = False
+
+    @property
+    def is_per_pod(self) -> bool:
+        """Whether each pod has a mount of its own, under its own user."""
+        return "podUser" in self.attributes
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,8 +360,12 @@ def volume_spec(
         raise InvalidArgumentError(f"volume attributes: {size} bytes, CSI allows {MAX_MAP_BYTES}")
     values = read_attributes(own)
     location = _location(values)
-    options = {BY_KEY[key].field: value for key, value in values.items()}
+    options = {BY_KEY[key].field: value for key, value in values.items() if BY_KEY[key].field}
     options["uri"] = f"{location.filesystem}{location.path}"
+    if "podUser" in values and ("user" in values or secret.user or secret.kerberos):
+        raise InvalidArgumentError(
+            "podUser: given, but the volume or its secret has another identity; drop one of them"
+        )
     if group is not None:
         if values.get("gid", group) != group:
             raise InvalidArgumentError(
@@ -390,6 +402,35 @@ def _with_secret(config: MountConfig, secret: Secret) -> MountConfig:
         hadoop_properties={**secret.hadoop_properties, **config.hadoop_properties},
         cache=msgspec.structs.replace(config.cache, scope=scope),
     )
+
+
+def pod_spec(spec: VolumeSpec, context: Mapping[str, str]) -> VolumeSpec:
+    """What a node mounts of a volume for one pod; the volume itself where all pods share it.
+
+    Args:
+        spec: the volume.
+        context: `volume_context` of NodePublishVolume, where the kubelet says which pod.
+
+    Raises:
+        NotReadyError: it does not say.
+        InvalidArgumentError: what it says makes no user name.
+    """
+    if not spec.is_per_pod:
+        return spec
+
+    def value(match: re.Match[str]) -> str:
+        found = context.get(f"{KUBELET_PREFIX}{match[1]}", "")
+        if not found:
+            raise NotReadyError(
+                f"podUser: the kubelet does not say {match[1]} of the pod; "
+                "the CSIDriver object needs podInfoOnMount: true"
+            )
+        return found
+
+    user = re.sub(r"\$\{([A-Za-z.]+)\}", value, spec.attributes["podUser"])
+    attributes = {key: text for key, text in spec.attributes.items() if key != "podUser"} | {"user": user}
+    made = volume_spec(spec.volume_id, attributes, read_only=spec.read_only, group=spec.group, secret=spec.secret)
+    return replace(made, lacks_secret=spec.lacks_secret)
 
 
 def is_inline(context: Mapping[str, str]) -> bool:

@@ -127,6 +127,8 @@ def test_pods_act_as_the_user_of_the_secret(
         there = status(hdfs, f"{area}/{name}")
         assert there is not None
         assert there["owner"] == "alice"
+    node.client.call(pod.unpublish(volume))
+    node.client.call(pod.unstage(volume))
 
 
 def test_an_inline_volume_has_one(

@@ -1,8 +1,18 @@
 import re
 
 import pytest
+from hdfs_csi.errors import NotReadyError
 from hdfs_csi.parameters import BY_KEY, PARAMETERS, Where
-from hdfs_csi.volume import MAX_KEY_CHARACTERS, VolumeId, attributes_of, component, new_volume, volume_spec
+from hdfs_csi.volume import (
+    MAX_KEY_CHARACTERS,
+    Secret,
+    VolumeId,
+    attributes_of,
+    component,
+    new_volume,
+    pod_spec,
+    volume_spec,
+)
 from hdfs_fuse.config import MountConfig, split_uri
 from hdfs_fuse.errors import InvalidArgumentError
 from hypothesis import given
@@ -136,13 +146,14 @@ def test_attributes_become_a_mount() -> None:
     assert (config.streams, config.workers, config.max_inodes, config.call_deadline_s) == (3, 8, 1000, 7.0)
     assert config.hadoop_properties == {"dfs.replication": "2", "dfs.blocksize": "8388608"}
     # Every key of a volume is tried above.
-    assert set(attributes) == {p.key for p in PARAMETERS if p.where is Where.BOTH}
+    assert {*attributes, "podUser"} == {p.key for p in PARAMETERS if p.where is Where.BOTH}
 
 
 def test_defaults_are_what_the_table_says() -> None:
     config = volume_spec("x", {"uri": "hdfs://nn/a"}).config
     for parameter in PARAMETERS:
-        if parameter.where is Where.BOTH and parameter.key not in {"uri", "user", "replication", "hdfsBlockSizeBytes"}:
+        without = {"uri", "user", "podUser", "replication", "hdfsBlockSizeBytes"}
+        if parameter.where is Where.BOTH and parameter.key not in without:
             holder: object = config.cache if parameter.field.startswith("cache.") else config
             actual = getattr(holder, parameter.field.removeprefix("cache."))
             assert parameter.read(parameter.default) == actual, parameter.key
@@ -220,3 +231,36 @@ def test_a_base_path_that_is_too_long_says_how_long_it_may_be() -> None:
         InvalidArgumentError, match="129 bytes, CSI allows 128; accepted are base URIs of up to 87 bytes"
     ):
         new_volume(name, {"uri": longest + "x"})
+
+
+# ---- each pod its own user
+
+
+def test_a_pod_has_the_user_that_the_pattern_makes() -> None:
+    context = {"csi.storage.k8s.io/pod.namespace": "research", "csi.storage.k8s.io/serviceAccount.name": "trainer"}
+    volume = volume_spec("x", {"uri": BASE, "podUser": "${pod.namespace}.${serviceAccount.name}"} | context)
+    assert (volume.is_per_pod, volume.config.user) == (True, None)
+    pod = pod_spec(volume, context)
+    assert (pod.is_per_pod, pod.config.user) == (False, "research.trainer")
+    assert pod.config == volume_spec("x", {"uri": BASE, "user": "research.trainer"}).config
+    shared = volume_spec("x", {"uri": BASE, "user": "alice"})
+    assert pod_spec(shared, context) is shared
+    for key in context:
+        with pytest.raises(NotReadyError, match=f"does not say {key.removeprefix('csi.storage.k8s.io/')} of the pod"):
+            pod_spec(volume, {k: v for k, v in context.items() if k != key})
+
+
+@pytest.mark.parametrize(
+    "pattern", ["alice", "", "${pod.name}", "${user}", "$pod.namespace${pod.namespace}", "${pod.namespace} "]
+)
+def test_patterns_that_are_none(pattern: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"^podUser: given .*, accepted is a name with"):
+        new_volume("x", {"uri": BASE, "podUser": pattern})
+
+
+def test_one_identity_is_enough() -> None:
+    pattern = {"uri": BASE, "podUser": "${pod.namespace}"}
+    with pytest.raises(InvalidArgumentError, match="podUser: given, but the volume or its secret has another identity"):
+        new_volume("x", pattern | {"user": "alice"})
+    with pytest.raises(InvalidArgumentError, match="podUser: given, but the volume or its secret has another identity"):
+        volume_spec("x", pattern, secret=Secret.read({"user": "alice"}))
