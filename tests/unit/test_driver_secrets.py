@@ -1,6 +1,7 @@
 """What a request's secret may say, what is refused, and that no message or text shows anything of it."""
 
 import base64
+import gc
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -172,11 +173,17 @@ def test_keytab_and_krb5_conf_are_files_in_memory(monkeypatch: pytest.MonkeyPatc
     assert os.environ["KRB5_CONFIG"] == "/etc/krb5.conf"
     assert Path(first.keytab_path).read_bytes() == KEYTAB
     assert first.tickets.startswith("MEMORY:")
-    again = log_in(Kerberos(principal="alice", keytab=KEYTAB, krb5_conf=KRB5_CONF))
-    assert again == first
+    second = log_in(Kerberos(principal="alice", keytab=KEYTAB + b"x", krb5_conf=KRB5_CONF))
+    assert Path(second.keytab_path).read_bytes() == KEYTAB + b"x"
     assert Path(os.environ["KRB5_CONFIG"]).read_text(encoding="utf-8") == KRB5_CONF
-    other = log_in(Kerberos(principal="alice", keytab=KEYTAB + b"x"))
-    assert (other.keytab_path, other.tickets) != (first.keytab_path, first.tickets)
+    assert second.tickets != first.tickets
+    # The keytab goes with the login; krb5.conf stays.
+    path = second.keytab_path
+    del second
+    gc.collect()
+    assert not os.path.exists(path)
+    assert os.path.exists(os.environ["KRB5_CONFIG"])
+    assert Path(first.keytab_path).read_bytes() == KEYTAB
 
 
 def test_a_keytab_needs_hadoop_to_ask_for_kerberos() -> None:

@@ -80,6 +80,7 @@ class HdfsNativeBackend:
         # Of new files; the client itself takes what the NameNode says.
         self._replication = hadoop_conf.whole_number(properties, "dfs.replication")
         self._block_bytes = hadoop_conf.whole_number(properties, "dfs.blocksize")
+        self._login = login  # whose keytab the client reads again, when a ticket has expired
         self._webhdfs: WebHdfs | None = None
         self._administration: Administration | None = None
         self._has_server_defaults = False

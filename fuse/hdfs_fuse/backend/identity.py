@@ -6,8 +6,10 @@ identity; of os.environ `log_in` changes what the Kerberos library reads there, 
 """
 
 import functools
+import itertools
 import os
 import pwd
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -82,9 +84,9 @@ def check_identity(config: MountConfig, properties: Mapping[str, str]) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Login:
-    """A login with Kerberos as the client takes it.
+    """A login with Kerberos as the client takes it; to be kept as long as that.
 
     Attributes:
         principal: who acts.
@@ -103,15 +105,28 @@ def log_in(kerberos: Kerberos) -> Login:
     A krb5.conf that comes along holds for the whole process from now on.
     """
     if kerberos.krb5_conf is not None:
-        os.environ["KRB5_CONFIG"] = _in_memory("krb5.conf", kerberos.krb5_conf.encode())
-    keytab_path = _in_memory("keytab", kerberos.keytab)
-    return Login(kerberos.principal, keytab_path, f"MEMORY:{keytab_path}")
+        os.environ["KRB5_CONFIG"] = _path(_krb5_conf(kerberos.krb5_conf))
+    fd = _in_memory("keytab", kerberos.keytab)
+    login = Login(kerberos.principal, _path(fd), f"MEMORY:{next(_numbers)}")
+    weakref.finalize(login, os.close, fd)
+    return login
+
+
+_numbers = itertools.count()
 
 
 @functools.cache
-def _in_memory(name: str, content: bytes) -> str:
-    """The path of a file in memory (memfd_create(2)), which lives as long as the process."""
+def _krb5_conf(content: str) -> int:
+    return _in_memory("krb5.conf", content.encode())
+
+
+def _in_memory(name: str, content: bytes) -> int:
+    """A file in memory (memfd_create(2)); the caller owns the descriptor."""
     fd = os.memfd_create(name)
     with open(fd, "wb", closefd=False) as file:
         file.write(content)
+    return fd
+
+
+def _path(fd: int) -> str:
     return f"/proc/self/fd/{fd}"
