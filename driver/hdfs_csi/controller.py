@@ -16,8 +16,9 @@ from hdfs_csi.parameters import own_keys
 from hdfs_csi.pb import csi_pb2 as csi
 from hdfs_csi.provisioner import Provisioner
 from hdfs_csi.records import SnapshotRecord, Source, VolumeRecord
+from hdfs_csi.secret import Secret
 from hdfs_csi.snapshots import Snapshots
-from hdfs_csi.volume import NewVolume, Secret, SnapshotId, VolumeId
+from hdfs_csi.volume import NewVolume, SnapshotId, VolumeId
 
 _Rpc = csi.ControllerServiceCapability.RPC
 

@@ -23,7 +23,7 @@ from hdfs_fuse.errors import (
     UnavailableError,
 )
 
-from hdfs_csi.volume import NO_SECRET, Secret
+from hdfs_csi.secret import NO_SECRET, Secret
 
 P = ParamSpec("P")
 R = TypeVar("R")

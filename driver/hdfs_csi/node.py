@@ -14,9 +14,10 @@ from hdfs_csi.errors import NotReadyError
 from hdfs_csi.health import Health
 from hdfs_csi.locks import VolumeLocks
 from hdfs_csi.pb import csi_pb2 as csi
+from hdfs_csi.secret import Secret
 from hdfs_csi.staged import MountTable
 from hdfs_csi.staging import Staging
-from hdfs_csi.volume import Secret, VolumeSpec
+from hdfs_csi.volume import VolumeSpec
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """The StorageClass parameters, volume attributes and secrets: their names, what they take and what they mean.
 
-With volume.py the only place that knows the key names. docs/parameters.md shows these tables to users, and a test keeps
-them alike.
+With volume.py and secret.py the only place that knows the key names. docs/parameters.md shows these tables to users,
+and a test keeps them alike.
 """
 
 import base64

@@ -28,7 +28,8 @@ from hdfs_csi.errors import OutOfRangeError, RecordError, VolumeBusyError
 from hdfs_csi.filesystems import Filesystem, Filesystems
 from hdfs_csi.parameters import read_class, read_mutable
 from hdfs_csi.records import Source, VolumeRecord
-from hdfs_csi.volume import HIDDEN, MAKING, SNAPSHOTS, VOLUMES, NewVolume, Secret, SnapshotId, VolumeId, child
+from hdfs_csi.secret import Secret
+from hdfs_csi.volume import HIDDEN, MAKING, SNAPSHOTS, VOLUMES, NewVolume, SnapshotId, VolumeId, child
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,8 @@ from hdfs_fuse.errors import AlreadyExistsError, DirectoryNotEmptyError, Invalid
 from hdfs_csi import provisioner, volume
 from hdfs_csi.filesystems import Filesystem, Filesystems
 from hdfs_csi.records import SnapshotRecord, Source, VolumeRecord
-from hdfs_csi.volume import Secret, SnapshotId, VolumeId
+from hdfs_csi.secret import Secret
+from hdfs_csi.volume import SnapshotId, VolumeId
 
 log = logging.getLogger(__name__)
 

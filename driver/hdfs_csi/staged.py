@@ -16,7 +16,8 @@ from hdfs_fuse.errors import DirectoryNotEmptyError, MountError, NotFoundError
 from hdfs_fuse.mounter.mounts import FSTYPE
 
 from hdfs_csi.errors import NotReadyError
-from hdfs_csi.volume import NO_SECRET, Secret, VolumeSpec, volume_spec
+from hdfs_csi.secret import NO_SECRET, Secret
+from hdfs_csi.volume import VolumeSpec, volume_spec
 
 log = logging.getLogger(__name__)
 

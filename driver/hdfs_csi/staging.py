@@ -19,6 +19,7 @@ from hdfs_fuse.mounter.mounts import FSTYPE
 
 from hdfs_csi import staged
 from hdfs_csi.errors import NotReadyError
+from hdfs_csi.secret import NO_SECRET, Secret
 from hdfs_csi.staged import (
     MountedVolume,
     MountEntry,
@@ -28,7 +29,7 @@ from hdfs_csi.staged import (
     read_record,
     resolve,
 )
-from hdfs_csi.volume import NO_SECRET, Secret, VolumeSpec
+from hdfs_csi.volume import VolumeSpec
 
 log = logging.getLogger(__name__)
 

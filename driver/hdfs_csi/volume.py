@@ -1,4 +1,4 @@
-"""Volumes and snapshots: their ids, and what StorageClass parameters, volume attributes and secrets make of them.
+"""Volumes and snapshots: their ids, and what StorageClass parameters and volume attributes make of them.
 
 A volume that CreateVolume made has the id `<uri of the base path>#<key>`: enough for DeleteVolume to find, without
 any state of its own, the record that CreateVolume left below the base path (provisioner.py). The id does not name the
@@ -11,11 +11,11 @@ snapshot is likewise `<uri of the base path>@<key>`, with the base path of its v
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self, cast
 
 import msgspec
-from hdfs_fuse.config import Kerberos, Location, MountConfig, split_uri
+from hdfs_fuse.config import Location, MountConfig, split_uri
 from hdfs_fuse.errors import InvalidArgumentError
 
 from hdfs_csi.errors import NotReadyError
@@ -28,9 +28,9 @@ from hdfs_csi.parameters import (
     read_class,
     read_inline,
     read_mutable,
-    read_secret,
 )
 from hdfs_csi.records import Settings
+from hdfs_csi.secret import NO_SECRET, Secret
 
 # CSI "Size Limits": 128 bytes for a string, 4 KiB for a map of strings.
 MAX_ID_BYTES = 128
@@ -149,53 +149,6 @@ class SnapshotId(_Id):
     def users_path(self) -> str:
         """A directory with a file for each volume that shows the snapshot."""
         return f"{child(self.base.path, SNAPSHOTS)}/{self.key}.users"
-
-
-@dataclass(frozen=True, slots=True)
-class Secret:
-    """What the secret of a request says; false where it says nothing. Not to be shown, nor written anywhere.
-
-    Attributes:
-        user: who acts, under simple authentication.
-        kerberos: who acts, under Kerberos.
-        hadoop_properties: over Hadoop's configuration of the driver.
-    """
-
-    user: str | None = None
-    kerberos: Kerberos | None = None
-    hadoop_properties: Mapping[str, str] = field(default_factory=dict)
-
-    def __bool__(self) -> bool:
-        """Whether it says anything."""
-        return self != Secret()
-
-    def __repr__(self) -> str:
-        """Nothing of it."""
-        return "Secret(...)"
-
-    @staticmethod
-    def read(given: Mapping[str, str]) -> "Secret":
-        """Read `secrets` of a CSI request.
-
-        Raises:
-            InvalidArgumentError: a key or a value is not acceptable, or they do not go together.
-        """
-        values = read_secret(given)
-        for key, needed in (("principal", "keytab"), ("keytab", "principal"), ("krb5.conf", "principal")):
-            if key in values and needed not in values:
-                raise InvalidArgumentError(f"{needed}: missing in the secret; {key} does not go without it")
-        if "user" in values and "principal" in values:
-            raise InvalidArgumentError("user: given beside principal in the secret; drop one of them")
-        kerberos = None
-        if "principal" in values:
-            kerberos = Kerberos(
-                principal=values["principal"], keytab=values["keytab"], krb5_conf=values.get("krb5.conf")
-            )
-        properties = {**values.get("core-site.xml", {}), **values.get("hdfs-site.xml", {})}
-        return Secret(values.get("user"), kerberos, properties)
-
-
-NO_SECRET = Secret()
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,36 +325,8 @@ def volume_spec(
                 f"gid: given {values['gid']}, but the pod's fsGroup is {group}; drop one of them"
             )
         options |= {"gid": group, "group_as_owner": True}
-    config = _with_secret(_mount_config(options | {"volume_id": volume_id}), secret)
+    config = secret.apply_to(_mount_config(options | {"volume_id": volume_id}))
     return VolumeSpec(volume_id, own, config, read_only, group, secret)
-
-
-def _with_secret(config: MountConfig, secret: Secret) -> MountConfig:
-    """A mount as `secret` says.
-
-    Raises:
-        InvalidArgumentError: the attributes say something else.
-    """
-    if config.user is not None and (secret.kerberos or secret.user not in (None, config.user)):
-        raise InvalidArgumentError("user: the volume has it, and its secret another identity; drop one of them")
-    if secret.kerberos and config.backend == "pyarrow":
-        raise InvalidArgumentError("backend: given 'pyarrow', accepted is 'hdfs-native' with a keytab in the secret")
-    scope = ""
-    if secret.hadoop_properties:
-        if config.backend == "pyarrow":
-            # Its JVM loads classes that properties name.
-            raise InvalidArgumentError(
-                "backend: given 'pyarrow', accepted is 'hdfs-native' with Hadoop's configuration in the secret"
-            )
-        scope = hashlib.sha256(msgspec.json.encode(sorted(secret.hadoop_properties.items()))).hexdigest()
-    return msgspec.structs.replace(
-        config,
-        user=secret.user or config.user,
-        kerberos=secret.kerberos,
-        # What the volume itself says comes first.
-        hadoop_properties={**secret.hadoop_properties, **config.hadoop_properties},
-        cache=msgspec.structs.replace(config.cache, scope=scope),
-    )
 
 
 def pod_spec(spec: VolumeSpec, context: Mapping[str, str]) -> VolumeSpec:

@@ -147,9 +147,12 @@ def test_the_user_is_the_environments(monkeypatch: pytest.MonkeyPatch) -> None:
     connect(MountConfig(uri="hdfs://h:1/", user="alice"))
     with pytest.raises(InvalidArgumentError, match="HADOOP_USER_NAME=bob"):
         connect(MountConfig(uri="hdfs://h:1/", user="bob"))
-    # With Kerberos the ticket says who it is.
+    # With Kerberos the ticket says who it is, and who asks for somebody must not get somebody else.
     kerberos = {"hadoop.security.authentication": "kerberos"}
-    connect(MountConfig(uri="hdfs://h:1/", user="bob", hadoop_properties=kerberos))
+    connect(MountConfig(uri="hdfs://h:1/", hadoop_properties=kerberos))
+    for user in ("alice", "bob"):
+        with pytest.raises(InvalidArgumentError, match=r"user: given, but .* is kerberos"):
+            connect(MountConfig(uri="hdfs://h:1/", user=user, hadoop_properties=kerberos))
 
 
 def test_a_uid_without_a_name_is_who_the_client_says() -> None:

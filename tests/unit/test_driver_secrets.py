@@ -10,7 +10,8 @@ import pytest
 from hdfs_csi.filesystems import Filesystems
 from hdfs_csi.node import NodeSettings
 from hdfs_csi.parameters import MAX_SECRET_BYTES, SECRETS
-from hdfs_csi.volume import NO_SECRET, Secret, inline_spec, volume_spec
+from hdfs_csi.secret import NO_SECRET, Secret
+from hdfs_csi.volume import inline_spec, volume_spec
 from hdfs_fuse.backend import cluster_id, connect, effective_user
 from hdfs_fuse.backend.hadoop_conf import read_properties
 from hdfs_fuse.backend.identity import log_in
@@ -113,8 +114,8 @@ def test_what_is_refused(given: dict[str, str], message: str) -> None:
     [
         ({"user": "alice"}, {"user": SENTINEL}, "user: the volume has it, and its secret another identity"),
         ({"user": "alice"}, KERBEROS, "user: the volume has it, and its secret another identity"),
-        ({"backend": "pyarrow"}, KERBEROS, "backend: given 'pyarrow', accepted is 'hdfs-native' with a keytab"),
-        ({"backend": "pyarrow"}, HADOOP, "backend: given 'pyarrow', accepted is 'hdfs-native' with Hadoop's"),
+        ({"backend": "pyarrow"}, KERBEROS, "backend: given 'pyarrow'; with a keytab"),
+        ({"backend": "pyarrow"}, HADOOP, "backend: given 'pyarrow'; with a keytab"),
     ],
 )
 def test_attributes_that_do_not_go_with_it(attributes: dict[str, str], given: dict[str, str], message: str) -> None:

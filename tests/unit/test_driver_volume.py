@@ -3,9 +3,9 @@ import re
 import pytest
 from hdfs_csi.errors import NotReadyError
 from hdfs_csi.parameters import BY_KEY, PARAMETERS, Where
+from hdfs_csi.secret import Secret
 from hdfs_csi.volume import (
     MAX_KEY_CHARACTERS,
-    Secret,
     VolumeId,
     attributes_of,
     component,

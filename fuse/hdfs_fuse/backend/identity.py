@@ -66,16 +66,20 @@ def check_identity(config: MountConfig, properties: Mapping[str, str]) -> None:
     """Refuse to act as somebody else than the mount says.
 
     Raises:
-        InvalidArgumentError: the mount names a user and this process is another one on HDFS; or it has a keytab, and
-            Hadoop's configuration does not ask for Kerberos.
+        InvalidArgumentError: the mount names a user and this process is another one on HDFS, or Hadoop's configuration
+            asks for Kerberos; or it has a keytab, and that does not.
     """
     is_simple = properties.get("hadoop.security.authentication", "simple") == "simple"
     if config.kerberos is not None and is_simple:
         raise InvalidArgumentError(
             "principal and keytab: given, but hadoop.security.authentication is not kerberos; say so in core-site.xml"
         )
-    if config.user is None or not is_simple:
+    if config.user is None:
         return
+    if not is_simple:
+        raise InvalidArgumentError(
+            "user: given, but hadoop.security.authentication is kerberos, so a ticket or keytab says who acts; drop it"
+        )
     actual = effective_user()
     if actual != config.user:
         raise InvalidArgumentError(
