@@ -1,5 +1,6 @@
 """Secrets in requests to both services, with a real HDFS and real mounts: what they do, and that they show nowhere."""
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,9 +10,10 @@ from grpc import StatusCode
 from hdfs_csi.pb import csi_pb2 as csi
 
 from tests.csi.driver import DriverProcess, bounded
-from tests.csi.pods import Pod, daemon_pid, kill_daemon, mounts_below, read, write
+from tests.csi.pods import Pod, daemon_pid, kill_daemon, mounts_below, read, serving_pid, write
 from tests.csi.volumes import CONTENT, capacity, changed, create, names, put, read_at_once, status
 from tests.support.local_hdfs import LocalHdfs
+from tests.support.processes import Daemon
 from tests.support.waiting import wait_until
 
 SENTINEL = "hunter2"
@@ -22,6 +24,13 @@ LAB = "hdfs://lab"
 def xml(properties: Mapping[str, str]) -> str:
     entries = "".join(f"<property><name>{k}</name><value>{v}</value></property>" for k, v in properties.items())
     return f"<configuration>{entries}</configuration>"
+
+
+@pytest.fixture
+def services(request: pytest.FixtureRequest, supervised_by: str) -> list[Daemon]:
+    """The processes of the driver on a node."""
+    names = ["node"] if supervised_by == "node" else ["node", "mounter"]
+    return [request.getfixturevalue(name).daemon for name in names]
 
 
 @pytest.fixture
@@ -49,23 +58,40 @@ def volume(volume: csi.Volume, area: str) -> csi.Volume:
 def descendants(pid: int) -> Iterator[int]:
     """A process, and all that it has started."""
     yield pid
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text(encoding="ascii").split():
-            yield from descendants(int(child))
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # one that has ended meanwhile
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in (task / "children").read_text(encoding="ascii").split():
+                yield from descendants(int(child))
+
+
+def of_process(pid: int, name: str) -> bytes:
+    """A file of /proc/PID; nothing of one that has ended."""
+    try:
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
 
 
 def modules(pids: list[int]) -> set[str]:
     """What of ours runs in these processes."""
-    lines = [Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in pids]
+    lines = [of_process(pid, "cmdline").split(b"\0") for pid in pids]
     return {line[line.index(b"-m") + 1].decode() for line in lines if b"-m" in line}
 
 
-def assert_hidden(node: DriverProcess, directory: Path, pids: list[int]) -> None:
+def processes(services: list[Daemon], directory: Path) -> list[int]:
+    """These and all that they have started; daemons are nobody's children."""
+    started = [service.identity.pid for service in services if service.identity is not None]
+    started += [serving_pid(directory, Path(mount.point)) for mount in mounts_below(directory)]
+    return [pid for process in started for pid in descendants(process)]
+
+
+def assert_hidden(services: list[Daemon], directory: Path) -> None:
     """The sentinel is in no command line, environment or log, and in no file that the driver keeps."""
-    for pid in pids:
+    for pid in processes(services, directory):
         for name in ("cmdline", "environ"):
-            assert SENTINEL.encode() not in Path(f"/proc/{pid}/{name}").read_bytes()
-    assert SENTINEL not in node.daemon.log.read_text(encoding="utf-8")
+            assert SENTINEL.encode() not in of_process(pid, name)
+    for service in services:
+        assert SENTINEL not in service.log.read_text(encoding="utf-8")
     mountpoints = {mount.point for mount in mounts_below(directory)}
     for folder, folders, files in os.walk(directory):
         folders[:] = [name for name in folders if f"{folder}/{name}" not in mountpoints]
@@ -77,8 +103,10 @@ def assert_hidden(node: DriverProcess, directory: Path, pids: list[int]) -> None
 # ---- the node
 
 
+@pytest.mark.parametrize("supervised_by", ["node", "mounter"])
 def test_a_nameservice_that_only_the_secret_knows(
     node: DriverProcess,
+    services: list[Daemon],
     hdfs: LocalHdfs,
     area: str,
     pod: Pod,
@@ -99,17 +127,14 @@ def test_a_nameservice_that_only_the_secret_knows(
     assert not node.client.call(pod.health(volume)).volume_health.health_statuses
 
     def reads_in_a_burst() -> bool:
-        assert node.daemon.identity is not None
         command = "seq -w 0 63 | xargs -P 32 -n 1 cat > /dev/null; sync -f ."
         assert bounded("sh", "-c", command, directory=pod.target).returncode == 0
-        return "hdfs_fuse.loader" in modules(list(descendants(daemon_pid(tmp_path, pod))))
+        return "hdfs_fuse.loader" in modules(processes(services, tmp_path))
 
     # The processes that the daemon starts get it as well, and keep it to themselves.
     wait_until(reads_in_a_burst, "small files are loaded by a process of their own")
-    assert node.daemon.identity is not None
-    pids = [*descendants(node.daemon.identity.pid), *descendants(daemon_pid(tmp_path, pod))]
-    assert modules(pids) >= {"hdfs_fuse.daemon", "hdfs_fuse.upload.uploader", "hdfs_fuse.loader"}
-    assert_hidden(node, tmp_path, pids)
+    assert modules(processes(services, tmp_path)) >= {"hdfs_fuse.upload.uploader", "hdfs_fuse.loader"}
+    assert_hidden(services, tmp_path)
 
     node.client.call(pod.unpublish(volume))
     node.client.call(pod.unstage(volume))
@@ -180,7 +205,9 @@ def test_one_that_was_changed_meanwhile(
     assert daemon_pid(tmp_path, pod) == pid
 
 
-def test_what_is_refused(node: DriverProcess, pod: Pod, volume: csi.Volume, tmp_path: Path) -> None:
+def test_what_is_refused(
+    node: DriverProcess, services: list[Daemon], pod: Pod, volume: csi.Volume, tmp_path: Path
+) -> None:
     volume.volume_context["user"] = "alice"
     for given, message in (
         ({"password": SENTINEL}, "unknown key 'password' in a secret"),
@@ -191,8 +218,7 @@ def test_what_is_refused(node: DriverProcess, pod: Pod, volume: csi.Volume, tmp_
         for request in (pod.stage(volume), pod.publish_inline(volume)):
             code, text = node.client.refused(changed(request, secrets=given))
             assert (code, text.startswith(message)) == (StatusCode.INVALID_ARGUMENT, True), text
-    assert node.daemon.identity is not None
-    assert_hidden(node, tmp_path, [node.daemon.identity.pid])
+    assert_hidden(services, tmp_path)
     assert mounts_below(tmp_path) == []
 
 
