@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import pytest
 from hdfs_fuse import handover
 from hdfs_fuse.config import MountConfig
@@ -69,7 +70,9 @@ def mountpoint(tmp_path: Path) -> Iterator[Path]:
 
 
 def start(tmp_path: Path, version: int = protocol.VERSION) -> protocol.Start:
-    return protocol.Start(version, MountConfig(uri=f"file://{tmp_path}"), str(tmp_path / "mnt"), 20.0)
+    return protocol.Start(
+        version, msgspec.Raw(MountConfig(uri=f"file://{tmp_path}").to_json()), str(tmp_path / "mnt"), 20.0
+    )
 
 
 def refusal(channel: socket.socket) -> HdfsFuseError:
@@ -151,6 +154,9 @@ def test_a_configuration_of_a_later_release_is_refused(served: Served, tmp_path:
     with served.connected() as channel:
         channel.send(data)
         assert "later" in str(refusal(channel))
+    with served.connected() as channel:
+        channel.send(data.replace(b'"version":1', b'"version":2'))
+        assert "given version 2" in str(refusal(channel))
 
 
 def test_a_client_that_goes_before_it_mounts(served: Served, tmp_path: Path) -> None:

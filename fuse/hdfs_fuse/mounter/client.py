@@ -28,7 +28,7 @@ class RemoteSupervisor:
     def starting(self, config: MountConfig, mountpoint: str, *, deadline_s: float) -> Iterator["_Conversation"]:
         """See daemons.Daemons."""
         with self._conversation() as conversation:
-            start = protocol.Start(protocol.VERSION, config, mountpoint, deadline_s)
+            start = protocol.Start(protocol.VERSION, msgspec.Raw(config.to_json()), mountpoint, deadline_s)
             conversation.ask(start, handover.Connected, deadline_s)
             yield conversation
 

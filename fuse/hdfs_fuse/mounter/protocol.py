@@ -23,7 +23,6 @@ that was found goes on. Both sides are upgraded one after the other, so each fir
 
 import msgspec
 
-from hdfs_fuse.config import MountConfig
 from hdfs_fuse.handover import Connected, Failed, Serving
 
 VERSION = 1
@@ -34,13 +33,13 @@ class Start(msgspec.Struct, tag=True, frozen=True):
 
     Attributes:
         version: of this protocol.
-        config: what it is to serve.
+        config: the MountConfig, to be read once the versions are known to be the same.
         mountpoint: where, as whoever mounts sees it; a name for the mount.
         deadline_s: how long it may take to connect, and then to serve.
     """
 
     version: int
-    config: MountConfig
+    config: msgspec.Raw
     mountpoint: str
     deadline_s: float
 

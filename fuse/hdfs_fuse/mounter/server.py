@@ -9,6 +9,7 @@ import struct
 from typing import Any
 
 from hdfs_fuse import handover
+from hdfs_fuse.config import MountConfig
 from hdfs_fuse.errors import HdfsFuseError, MountError, UnsupportedError
 from hdfs_fuse.mounter import protocol
 from hdfs_fuse.mounter.supervisor import Supervisor
@@ -94,7 +95,8 @@ class _Handler(socketserver.BaseRequestHandler):
 
     def _start(self, start: protocol.Start) -> None:
         supervisor = self.server.supervisor
-        with supervisor.starting(start.config, start.mountpoint, deadline_s=start.deadline_s) as daemon:
+        config = MountConfig.from_json(bytes(start.config))
+        with supervisor.starting(config, start.mountpoint, deadline_s=start.deadline_s) as daemon:
             handover.send(self.request, handover.Connected())
             mounted, fds = handover.receive(self.request, protocol.Mounted, 2)
             try:
