@@ -14,6 +14,7 @@ from functools import partial
 
 import msgspec
 import pyfuse3
+import setproctitle
 import trio
 
 from hdfs_fuse import handover, turns
@@ -280,6 +281,7 @@ def serve(channel: socket.socket) -> int:
     try:
         config = MountConfig.from_json(channel.recv(handover.MAX_MESSAGE_BYTES))
         log_to_stderr(config.volume_id)
+        setproctitle.setproctitle(f"hdfs-fuse {config.uri} {config.volume_id}".rstrip())
         trio.run(Daemon(config, channel).run)
     except* HdfsFuseError as group:
         _fail(channel, group)

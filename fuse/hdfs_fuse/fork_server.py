@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator
 
 import msgspec
+import setproctitle
 
 # What most daemons use. pyarrow is left to those that do: it takes 100 MB.
 import hdfs_fuse.backend.administration
@@ -103,6 +104,8 @@ def _without_sigchld() -> Iterator[None]:
 
 def main() -> None:
     """Fork daemons for the supervisor on descriptor argv[1]."""
+    # Also so that daemons can change theirs: the place is found by the environment that the process was started with.
+    setproctitle.setproctitle("hdfs-fuse fork server")
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     # The pages that hold what is imported stay shared: the collector would write to each object's header.

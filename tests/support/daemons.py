@@ -13,8 +13,8 @@ FORKS = Forks()
 
 def daemons() -> list[int]:
     """Their process ids."""
-    servers = [pid for pid in children_of(os.getpid()) if b"hdfs_fuse.fork_server" in command(pid)]
-    return [pid for server in servers for pid in children_of(server) if command(pid) == command(server)]
+    servers = [pid for pid in children_of(os.getpid()) if command(pid).startswith(b"hdfs-fuse fork server")]
+    return [pid for server in servers for pid in children_of(server) if command(pid).startswith(b"hdfs-fuse ")]
 
 
 def command(pid: int) -> bytes:
