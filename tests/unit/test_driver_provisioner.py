@@ -56,6 +56,7 @@ def test_a_create_that_was_cut_short_is_finished_by_the_next(after: bool) -> Non
         provisioner(CutShort(disk)).delete(VOLUME.volume_id)
         assert not exists(disk, DIRECTORY)
         assert not exists(disk, RECORD)
+        assert not disk.names_below("/volumes/.hdfs-csi/making")
     raise AssertionError("creating makes more calls than were tried")
 
 
