@@ -75,6 +75,7 @@ class Provisioner:
         else:
             _check_same(record, new, capacity, source, is_view=is_view)
             if not record.is_view and directories.is_made(filesystem, new.volume_id, record.path):
+                _forget_copied(filesystem, record)
                 return record
         try:
             self._make(filesystem, new.volume_id, record)
@@ -95,14 +96,13 @@ class Provisioner:
             if record.source is not None:
                 self._fill(filesystem, volume_id, record.source)
             directories.finish(filesystem, volume_id, record)
+            _forget_copied(filesystem, record)
         log.info("volume created volume_id=%s path=%s", volume_id, record.path)
 
     def _fill(self, filesystem: Filesystem, volume_id: VolumeId, source: Source) -> None:
         if source.snapshot_id is None:  # that of a volume is made for the copy alone
             filesystem.create_snapshot(source.path, source.snapshot)
         self._copies.run(str(volume_id), filesystem.client, source.snapshot_path, volume_id.making_path)
-        if source.snapshot_id is None:
-            filesystem.delete_snapshot(source.path, source.snapshot)
 
     def _undo(self, filesystem: Filesystem, volume_id: VolumeId, record: VolumeRecord) -> None:
         """Leave nothing of a volume that could not be made.
@@ -328,6 +328,16 @@ def _use(filesystem: Filesystem, volume_id: VolumeId, record: VolumeRecord) -> N
 def _user_path(snapshot_id: SnapshotId, volume_id: VolumeId) -> str:
     """The file that says that a volume shows a snapshot."""
     return f"{snapshot_id.users_path}/{volume.component(str(volume_id), volume.MAX_DIRECTORY_CHARACTERS)}"
+
+
+def _forget_copied(filesystem: Filesystem, record: VolumeRecord) -> None:
+    """Remove the snapshot that a copy was made from.
+
+    Not before the volume has its directory: whoever had to go on with the copy would take another snapshot, of what the
+    source holds then, and mix the two.
+    """
+    if record.source is not None and record.source.snapshot_id is None:
+        filesystem.delete_snapshot(record.source.path, record.source.snapshot)
 
 
 def _leave_source(filesystem: Filesystem, volume_id: VolumeId, record: VolumeRecord) -> None:
