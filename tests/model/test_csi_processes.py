@@ -40,6 +40,9 @@ from tests.support.waiting import wait_until
 
 T = TypeVar("T")
 
+# Of 10 s each, about; more find more.
+EXAMPLES, STEPS = 8, 40
+
 WRITER, READER = capability(Mode.MULTI_NODE_MULTI_WRITER), capability(Mode.MULTI_NODE_READER_ONLY)
 # Orders that make another one pointless: that is not repeated any more.
 GIVES_UP = {
@@ -66,7 +69,7 @@ moments = st.builds(
 
 
 def step(do: str, **details: st.SearchStrategy[Any]) -> st.SearchStrategy["Step"]:
-    return st.fixed_dictionaries(details).map(lambda drawn: Step(do, drawn))
+    return st.builds(Step, st.just(do), st.fixed_dictionaries(details))
 
 
 @dataclass(frozen=True)
@@ -184,7 +187,8 @@ class Orders(RuleBasedStateMachine):
         self.snapshots: dict[str, Snapshot] = {}
         self.waiting: list[Order] = []
         self.pending: list[Order] = []
-        self.is_hurt = self.was_hurt = False
+        self.is_hurt = False
+        self.killed: set[str] = set()
 
     @initialize()
     def begin(self) -> None:
@@ -227,7 +231,7 @@ class Orders(RuleBasedStateMachine):
         if not orders:
             return
         self.is_hurt = moment.victim == "daemon"
-        self.was_hurt |= self.is_hurt
+        self.killed.add(moment.victim)
         attempts = self.processes.send(orders, moment)
         if self.is_hurt:
             for volume in self.volumes.values():
@@ -316,15 +320,16 @@ class Orders(RuleBasedStateMachine):
             name = pick(self.removable(), number)
             if name is None:
                 return None
-            is_kept = self.is_kept(name)
+            kept_by = self.kept_by(name)
 
             def done(_: Any) -> None:
-                if not is_kept:
+                if not kept_by:
                     self.volumes.pop(name, None)
 
             request = csi.DeleteVolumeRequest(volume_id=f"{self.uri}#{name}")
-            expected = StatusCode.FAILED_PRECONDITION if is_kept else StatusCode.OK
-            return self.rpc(request, [name, f"{name} on the node", f"files of {name}"], done, expected=expected)
+            expected = StatusCode.FAILED_PRECONDITION if kept_by else StatusCode.OK
+            about = [name, f"{name} on the node", f"files of {name}"]
+            return self.rpc(request, about, done, keeps=kept_by, expected=expected)
 
         self.order(make, moment)
 
@@ -377,15 +382,15 @@ class Orders(RuleBasedStateMachine):
             name = pick(sorted(self.snapshots), number)
             if name is None:
                 return None
-            is_used = any(v.is_view and v.source == f"@{name}" for v in self.volumes.values())
+            users = self.views_of(f"@{name}")
 
             def done(_: Any) -> None:
-                if not is_used:
+                if not users:
                     del self.snapshots[name]
 
             request = csi.DeleteSnapshotRequest(snapshot_id=f"{self.uri}@{name}")
-            expected = StatusCode.FAILED_PRECONDITION if is_used else StatusCode.OK
-            return self.rpc(request, [f"@{name}"], done, expected=expected)
+            expected = StatusCode.FAILED_PRECONDITION if users else StatusCode.OK
+            return self.rpc(request, [f"@{name}"], done, keeps=users, expected=expected)
 
         self.order(make, moment)
 
@@ -560,11 +565,15 @@ class Orders(RuleBasedStateMachine):
     def is_pending(self, kind: str, about: str) -> bool:
         return any(order.kind.startswith(kind) and about in order.about for order in self.pending)
 
-    def is_kept(self, name: str) -> bool:
-        """Whether snapshots or views keep a volume."""
-        return any(snapshot.volume == name for snapshot in self.snapshots.values()) or any(
-            volume.is_view and volume.source == name for volume in self.volumes.values()
-        )
+    def views_of(self, source: str) -> list[str]:
+        return [v.name for v in self.sorted() if v.is_view and v.source == source]
+
+    def snapshots_of(self, name: str) -> list[str]:
+        return sorted(snapshot for snapshot, made in self.snapshots.items() if made.volume == name)
+
+    def kept_by(self, name: str) -> list[str]:
+        """The snapshots and views for which a volume must stay."""
+        return [*(f"@{snapshot}" for snapshot in self.snapshots_of(name)), *self.views_of(name)]
 
     @staticmethod
     def same(found: Message, known: Message) -> None:
@@ -637,13 +646,11 @@ class Orders(RuleBasedStateMachine):
         for volume in self.own():
             usage = self.hdfs.webhdfs("GET", volume.path, "GETQUOTAUSAGE")["QuotaUsage"]
             assert usage["spaceQuota"] == (volume.size or -1)
-            views = {f"for-{v.name}" for v in self.volumes.values() if v.is_view and v.source == volume.name}
-            taken = {name for name, snapshot in self.snapshots.items() if snapshot.volume == volume.name}
-            assert self.names(f"{volume.name}/.snapshot") == views | taken
+            kept = {*self.snapshots_of(volume.name), *(f"for-{view}" for view in self.views_of(volume.name))}
+            assert self.names(f"{volume.name}/.snapshot") == kept
         for name, snapshot in self.snapshots.items():
             assert self.contents(f"{self.base}/{snapshot.volume}/.snapshot/{name}") == snapshot.files
-            users = [v for v in self.volumes.values() if v.is_view and v.source == f"@{name}"]
-            assert len(self.names(f".hdfs-csi/snapshots/{name}.users")) == len(users)
+            assert len(self.names(f".hdfs-csi/snapshots/{name}.users")) == len(self.views_of(f"@{name}"))
 
     def check_mounts(self) -> None:
         mounts = mounts_below(self.directory)
@@ -677,8 +684,12 @@ class Orders(RuleBasedStateMachine):
     def check_nothing_left(self) -> None:
         assert mounts_below(self.directory) == []
         wait_until(lambda: not self.processes.others(), "daemons end", 20, self.processes.describe)
-        if not self.was_hurt:  # what a daemon leaves that was killed goes with a later one
-            assert [left_in(self.processes.directory / name) for name in ("run", "staging")] == [[], []]
+        # What a daemon leaves that was killed, the next one of the node removes; and what the node service leaves of
+        # its sockets, the next mount of the same device number.
+        if "daemon" not in self.killed:
+            assert left_in(self.processes.directory / "staging") == []
+        if not self.killed & {"daemon", "driver"}:
+            assert left_in(self.processes.directory / "run") == []
         for path in self.directory.glob("*/*"):
             assert left_in(path) == []
         assert self.names("") <= {".hdfs-csi"}
@@ -755,14 +766,14 @@ def test_what_was_acknowledged_is_there_whoever_is_killed(hdfs: LocalHdfs, tmp_p
         run_state_machine_as_test(
             machine,
             settings=settings(
-                max_examples=int(os.environ.get("EXAMPLES", "5")),
-                stateful_step_count=int(os.environ.get("STEPS", "20")),
+                max_examples=EXAMPLES,
+                stateful_step_count=STEPS,
                 deadline=None,
-                report_multiple_bugs=False,
+                # An example takes ten seconds, and what depends on when a kill hits is not found again by trying.
                 phases=[Phase.generate],
                 suppress_health_check=list(HealthCheck),
             ),
         )
         for process in (controller, node):
             log = process.daemon.log.read_text(encoding="utf-8", errors="replace")
-            assert "Traceback" not in log, process.log()
+            assert [line for line in log.splitlines() if " ERROR hdfs_csi." in line] == []
