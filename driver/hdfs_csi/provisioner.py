@@ -84,6 +84,7 @@ class Provisioner:
         else:
             _check_same(record, new, capacity, source, is_view=is_view)
             if not record.is_view and directories.is_made(filesystem, new.volume_id, record.path):
+                _forget_copied(filesystem, record)
                 return record
         try:
             self._make(filesystem, new.volume_id, record)
@@ -104,14 +105,13 @@ class Provisioner:
             if record.source is not None:
                 self._fill(filesystem, volume_id, record.source)
             directories.finish(filesystem, volume_id, record)
+            _forget_copied(filesystem, record)
         log.info("volume created volume_id=%s path=%s", volume_id, record.path)
 
     def _fill(self, filesystem: Filesystem, volume_id: VolumeId, source: Source) -> None:
         if source.snapshot_id is None:  # that of a volume is made for the copy alone
             filesystem.create_snapshot(source.path, source.snapshot)
         self._copies.run(str(volume_id), filesystem.client, source.snapshot_path, volume_id.making_path)
-        if source.snapshot_id is None:
-            filesystem.delete_snapshot(source.path, source.snapshot)
 
     def _undo(self, filesystem: Filesystem, volume_id: VolumeId, record: VolumeRecord) -> None:
         """Leave nothing of a volume that could not be made.
@@ -123,7 +123,7 @@ class Provisioner:
             self._copies.end(str(volume_id))
             directories.discard(filesystem, volume_id)
             _leave_source(filesystem, volume_id, record)
-            filesystem.delete(volume_id.record_path, recursive=False)
+            filesystem.remove_file(volume_id.record_path, volume_id.drafts_path)
         except (DeadlineError, UnavailableError):
             raise
         except HdfsFuseError as e:
@@ -141,6 +141,7 @@ class Provisioner:
         filesystem = self._filesystems.get(volume_id.base.filesystem)
         record = _read(filesystem, volume_id)
         if record is None:
+            filesystem.remove_file(volume_id.record_path, volume_id.drafts_path)  # cut short before it was complete
             log.info("volume is not there volume_id=%s", volume_id)
             return
         self._copies.end(str(volume_id))
@@ -153,7 +154,7 @@ class Provisioner:
                 )
             directories.remove(filesystem, volume_id, record)
         _leave_source(filesystem, volume_id, record)
-        filesystem.delete(volume_id.record_path, recursive=False)
+        filesystem.remove_file(volume_id.record_path, volume_id.drafts_path)
         log.info("volume deleted volume_id=%s path=%s on_delete=%s", volume_id, record.path, record.settings.on_delete)
 
     def expand(self, volume_id: VolumeId, capacity: CapacityRange) -> VolumeRecord:
@@ -177,7 +178,7 @@ class Provisioner:
         # In this order the record never promises what is not enforced. Always, since an earlier call may have failed.
         directories.apply_size(filesystem, volume_id, larger, larger.path)
         if larger != record:
-            filesystem.write_file(volume_id.record_path, larger.to_json())
+            filesystem.write_file(volume_id.record_path, larger.to_json(), volume_id.drafts_path)
             log.info("volume expanded volume_id=%s capacity_bytes=%d", volume_id, larger.capacity_bytes)
         return larger
 
@@ -205,7 +206,7 @@ class Provisioner:
         if settings.replication is not None:
             _set_replication(filesystem, record.path, settings.replication)
         if changed != record:
-            filesystem.write_file(volume_id.record_path, changed.to_json())
+            filesystem.write_file(volume_id.record_path, changed.to_json(), volume_id.drafts_path)
             log.info("volume modified volume_id=%s parameters=%s", volume_id, dict(mutable))
 
     def find(self, volume_id: VolumeId) -> VolumeRecord | None:
@@ -303,7 +304,7 @@ def _begin(
         is_view=is_view,
     )
     make_hidden(filesystem, new.volume_id.base.path)
-    filesystem.write_file(new.volume_id.record_path, record.to_json())
+    filesystem.write_file(new.volume_id.record_path, record.to_json(), new.volume_id.drafts_path)
     return record
 
 
@@ -328,14 +329,24 @@ def _use(filesystem: Filesystem, volume_id: VolumeId, record: VolumeRecord) -> N
     snapshot_id = SnapshotId.parse(source.snapshot_id)
     assert snapshot_id is not None
     filesystem.make_directory(snapshot_id.users_path, _RECORDS_MODE)
-    filesystem.write_file(f"{snapshot_id.users_path}/{user_name(volume_id)}", str(volume_id).encode())
+    filesystem.write_file(_user_path(snapshot_id, volume_id), str(volume_id).encode(), snapshot_id.drafts_path)
     if filesystem.status(record.path) is None:
         raise NotFoundError(f"snapshot {source.snapshot_id}: {record.path} is gone")
 
 
-def user_name(volume_id: VolumeId) -> str:
-    """Name of the file that says that a volume shows a snapshot."""
-    return volume.component(str(volume_id), volume.MAX_DIRECTORY_CHARACTERS)
+def _user_path(snapshot_id: SnapshotId, volume_id: VolumeId) -> str:
+    """The file that says that a volume shows a snapshot."""
+    return f"{snapshot_id.users_path}/{volume.component(str(volume_id), volume.MAX_DIRECTORY_CHARACTERS)}"
+
+
+def _forget_copied(filesystem: Filesystem, record: VolumeRecord) -> None:
+    """Remove the snapshot that a copy was made from.
+
+    Not before the volume has its directory: whoever had to go on with the copy would take another snapshot, of what the
+    source holds then, and mix the two.
+    """
+    if record.source is not None and record.source.snapshot_id is None:
+        filesystem.delete_snapshot(record.source.path, record.source.snapshot)
 
 
 def _leave_source(filesystem: Filesystem, volume_id: VolumeId, record: VolumeRecord) -> None:
@@ -345,7 +356,7 @@ def _leave_source(filesystem: Filesystem, volume_id: VolumeId, record: VolumeRec
         return
     snapshot_id = None if source.snapshot_id is None else SnapshotId.parse(source.snapshot_id)
     if snapshot_id is not None:
-        filesystem.delete(f"{snapshot_id.users_path}/{user_name(volume_id)}", recursive=False)
+        filesystem.remove_file(_user_path(snapshot_id, volume_id), snapshot_id.drafts_path)
     else:
         filesystem.delete_snapshot(source.path, source.snapshot)
 

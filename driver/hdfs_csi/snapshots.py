@@ -65,7 +65,7 @@ class Snapshots:
         if found is None:
             found = SnapshotRecord(name=name, volume_id=str(volume_id), path=record.path, snapshot=snapshot_id.key)
             provisioner.make_hidden(filesystem, snapshot_id.base.path)
-            filesystem.write_file(snapshot_id.record_path, found.to_json())
+            filesystem.write_file(snapshot_id.record_path, found.to_json(), snapshot_id.drafts_path)
         elif (found.volume_id, found.name) != (str(volume_id), name):
             raise AlreadyExistsError(f"snapshot {name!r}: exists, of the volume {found.volume_id}")
         if not found.created_ms:
@@ -76,11 +76,11 @@ class Snapshots:
         try:
             filesystem.create_snapshot(record.path, record.snapshot)
         except NotFoundError:
-            filesystem.delete(snapshot_id.record_path, recursive=False)
+            filesystem.remove_file(snapshot_id.record_path, snapshot_id.drafts_path)
             raise
         size_bytes = filesystem.content_bytes(f"{record.path}/.snapshot/{record.snapshot}")
         made = msgspec.structs.replace(record, created_ms=time.time_ns() // 1_000_000, size_bytes=size_bytes)
-        filesystem.write_file(snapshot_id.record_path, made.to_json())
+        filesystem.write_file(snapshot_id.record_path, made.to_json(), snapshot_id.drafts_path)
         log.info("snapshot created snapshot_id=%s path=%s", snapshot_id, record.path)
         return made
 
@@ -93,6 +93,7 @@ class Snapshots:
         filesystem = self._filesystems.get(snapshot_id.base.filesystem)
         record = _read(filesystem, snapshot_id)
         if record is None:
+            filesystem.remove_file(snapshot_id.record_path, snapshot_id.drafts_path)  # cut short before it was complete
             return
         if users := filesystem.names(snapshot_id.users_path):
             first = filesystem.read_file(f"{snapshot_id.users_path}/{users[0]}") or b""
@@ -102,7 +103,7 @@ class Snapshots:
             )
         filesystem.delete_snapshot(record.path, record.snapshot)
         filesystem.delete(snapshot_id.users_path, recursive=True)
-        filesystem.delete(snapshot_id.record_path, recursive=False)
+        filesystem.remove_file(snapshot_id.record_path, snapshot_id.drafts_path)
         log.info("snapshot deleted snapshot_id=%s path=%s", snapshot_id, record.path)
 
     def find(self, snapshot_id: SnapshotId) -> SnapshotRecord | None:

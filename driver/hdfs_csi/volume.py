@@ -98,6 +98,11 @@ class _Id:
         """Path of the record in HDFS."""
         return f"{self.records_of(self.base)}/{self.key}{_SUFFIX}"
 
+    @property
+    def drafts_path(self) -> str:
+        """The directory that files are in until they are complete."""
+        return child(self.base.path, MAKING)
+
     @classmethod
     def records_of(cls, base: Location) -> str:
         """Path of the directory of all records below a base path."""
@@ -135,7 +140,7 @@ class VolumeId(_Id):
     @property
     def making_path(self) -> str:
         """Where its directory is until it is complete."""
-        return f"{child(self.base.path, MAKING)}/{self.key}"
+        return f"{self.drafts_path}/{self.key}"
 
 
 class SnapshotId(_Id):

@@ -2,15 +2,15 @@
 
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hdfs_csi.pb import csi_pb2 as csi
 
 from tests.csi.driver import DriverProcess, MounterProcess
-from tests.csi.pods import Pod, make_pod, mounts_below, remove_mount
+from tests.csi.nodes import running_node
+from tests.csi.pods import Pod, make_pod
 from tests.csi.volumes import CONTENT, names, put
 from tests.support.libhdfs import libhdfs_environment
 from tests.support.local_hdfs import LocalHdfs
@@ -94,14 +94,14 @@ def node(
     if supervised_by == "mounter":
         mounter: MounterProcess = request.getfixturevalue("mounter")
         node_options = [*node_options, "--mounter-endpoint", mounter.endpoint]
-    with _running_node(hdfs.environment, tmp_path, *node_options) as running:
+    with running_node(hdfs.environment, tmp_path, *node_options) as running:
         yield running
 
 
 @pytest.fixture
 def second_node(hdfs: LocalHdfs, tmp_path: Path) -> Iterator[DriverProcess]:
     """Another node of the cluster, whose directories are below `tmp_path / "second"`."""
-    with _running_node(hdfs.environment, tmp_path / "second") as running:
+    with running_node(hdfs.environment, tmp_path / "second") as running:
         yield running
 
 
@@ -109,37 +109,15 @@ def second_node(hdfs: LocalHdfs, tmp_path: Path) -> Iterator[DriverProcess]:
 def node_with_little_room(hdfs: LocalHdfs, tmp_path: Path) -> Iterator[DriverProcess]:
     """`node`, whose pods may stage a megabyte."""
     environment = {**hdfs.environment, "HDFS_CSI_STAGING_SIZE_BYTES": "1000000"}
-    with _running_node(environment, tmp_path) as running:
+    with running_node(environment, tmp_path) as running:
         yield running
 
 
 @pytest.fixture
 def node_with_java(hdfs: LocalHdfs, tmp_path: Path) -> Iterator[DriverProcess]:
     """`node`, whose daemons find a JVM and libhdfs."""
-    with _running_node(libhdfs_environment(hdfs), tmp_path) as running:
+    with running_node(libhdfs_environment(hdfs), tmp_path) as running:
         yield running
-
-
-@contextmanager
-def _running_node(environment: Mapping[str, str], tmp_path: Path, *more: str) -> Iterator[DriverProcess]:
-    with tempfile.TemporaryDirectory(prefix="hdfs-csi-") as directory:
-        options = [
-            "--node-id",
-            "node-1",
-            "--runtime-dir",
-            str(tmp_path / "run"),
-            "--cache-dir",
-            str(tmp_path / "cache"),
-            "--staging-dir",
-            str(tmp_path / "staging"),
-            *more,
-        ]
-        process = DriverProcess("node", Path(directory), environment, *options)
-        process.start()
-        try:
-            yield process
-        finally:
-            _clean_up(process, tmp_path)
 
 
 @pytest.fixture
@@ -153,11 +131,3 @@ def volume(hdfs: LocalHdfs, area: str) -> csi.Volume:
     """A static volume: an existing path with one file in it, in small blocks."""
     put(hdfs, f"{area}/data.bin", CONTENT)
     return csi.Volume(volume_id="my-data", volume_context={"uri": f"{hdfs.uri}{area}", "blockSizeBytes": "64Ki"})
-
-
-def _clean_up(process: DriverProcess, directory: Path) -> None:
-    """Remove what a test left mounted, without asking the driver, which may be what is broken."""
-    for mount in mounts_below(directory):
-        remove_mount(mount)
-    process.__exit__()
-    print(process.log())  # shown when the test failed

@@ -91,16 +91,22 @@ class MountLine:
     Attributes:
         point: where.
         device: `major:minor`; of a FUSE mount the minor number names its connection.
+        is_read_only: whether this mount refuses changes, whatever others of the same device do.
     """
 
     point: str
     device: str
+    is_read_only: bool
 
 
 def mounts_below(directory: Path) -> list["MountLine"]:
     """What is mounted below `directory`, the last mounted first; nothing of it is touched."""
     lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    mounts = [MountLine(fields[4], fields[2]) for line in reversed(lines) if (fields := line.split())]
+    mounts = [
+        MountLine(fields[4], fields[2], "ro" in fields[5].split(","))
+        for line in reversed(lines)
+        if (fields := line.split())
+    ]
     return [mount for mount in mounts if mount.point.startswith(f"{directory}/")]
 
 

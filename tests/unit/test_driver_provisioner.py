@@ -56,7 +56,31 @@ def test_a_create_that_was_cut_short_is_finished_by_the_next(after: bool) -> Non
         provisioner(CutShort(disk)).delete(VOLUME.volume_id)
         assert not exists(disk, DIRECTORY)
         assert not exists(disk, RECORD)
+        assert not disk.names_below("/volumes/.hdfs-csi/making")
     raise AssertionError("creating makes more calls than were tried")
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_copy_that_was_cut_short_holds_what_its_source_held_at_one_moment(after: bool) -> None:
+    for step in STEPS:
+        disk = FakeFilesystem()
+        provisioner(CutShort(disk)).create(VOLUME, SIZE)
+        disk.put(f"{DIRECTORY}/old", b"old")
+        client = CutShort(disk, step, after=after)
+        new = new_volume("copy", {"uri": "hdfs://nn/volumes"})
+        source = provisioner(CutShort(disk)).source_of(VOLUME.volume_id, new.volume_id.key)
+        try:
+            provisioner(client).create(new, CapacityRange(), source)
+        except UnavailableError:
+            disk.remove(f"{DIRECTORY}/old")
+            disk.put(f"{DIRECTORY}/new", b"new")
+        if not client.is_cut:
+            assert step > 10
+            return
+        provisioner(CutShort(disk)).create(new, CapacityRange(), source)
+        assert disk.names_below("/volumes/copy") in (["old"], ["new"])
+        assert not disk.names_below(f"{DIRECTORY}/.snapshot")
+    raise AssertionError("copying makes more calls than were tried")
 
 
 @pytest.mark.parametrize("after", [False, True])
