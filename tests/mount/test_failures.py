@@ -135,6 +135,34 @@ def test_who_unmounts_waits_until_all_is_stored(tmp_path: Path) -> None:
             os.close(left_open)
 
 
+def test_a_daemon_whose_mount_somebody_else_removed_is_ended(tmp_path: Path) -> None:
+    """As where the node service was killed between unmounting and waiting."""
+    with mounted(f"file://{tmp_path}", tmp_path / "a") as mount:
+        daemon = ProcessIdentity.of(mount.stats()["pid"])
+        daemon.send(signal.SIGSTOP)
+        mounts.unmount(str(mount.path), force=True)
+        Mounter(Supervisor(mount.runtime_dir)).unmount(str(mount.path), deadline_s=20)
+        assert not daemon.alive()
+        assert os.listdir(mount.runtime_dir) == []
+
+
+def test_a_daemon_that_still_serves_bind_mounts_goes_on(tmp_path: Path) -> None:
+    bound = tmp_path / "bound"
+    bound.mkdir()
+    with mounted(f"file://{tmp_path}", tmp_path / "a") as mount:
+        daemon = ProcessIdentity.of(mount.stats()["pid"])
+        mounts.bind(str(mount.path), str(bound), read_only=False)
+        try:
+            for mounter in (mount.mounter, Mounter(Supervisor(mount.runtime_dir)), mount.mounter):
+                mounter.unmount(str(mount.path))
+                assert "bound" in os.listdir(bound)
+        finally:
+            mounts.unmount(str(bound), force=True)
+        mount.mounter.unmount(str(mount.path))
+        assert not daemon.alive()
+        assert os.listdir(mount.runtime_dir) == []
+
+
 def test_who_asks_for_statistics_and_goes_away_harms_nobody(tmp_path: Path) -> None:
     with mounted(f"file://{tmp_path}", tmp_path / "a") as mount:
         entry = mounts.find(str(mount.path))

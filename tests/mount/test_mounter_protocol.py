@@ -182,7 +182,7 @@ def test_a_client_that_goes_before_it_unmounts(served: Served, mountpoint: Path,
     assert entry is not None
     with served.connected() as channel:
         handover.send(channel, protocol.End(protocol.VERSION, str(mountpoint), entry.device))
-        assert handover.receive(channel, protocol.Reply)[0] == protocol.Found()
+        assert handover.receive(channel, protocol.Reply)[0] == protocol.Found(frozenset({entry.device}))
     assert "mnt" in os.listdir(mountpoint)
     served.mounter.unmount(str(mountpoint))
 

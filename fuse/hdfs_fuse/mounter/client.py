@@ -3,6 +3,7 @@
 import contextlib
 import socket
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import msgspec
 
@@ -10,6 +11,8 @@ from hdfs_fuse import handover
 from hdfs_fuse.config import MountConfig
 from hdfs_fuse.errors import DeadlineError, HdfsFuseError, MountError, UnavailableError
 from hdfs_fuse.mounter import protocol
+
+T = TypeVar("T", bound=msgspec.Struct)
 
 # The supervisor keeps the deadlines; what it says of them takes a moment to arrive, in seconds.
 _GRACE_S = 5.0
@@ -36,7 +39,8 @@ class RemoteSupervisor:
     def ending(self, mountpoint: str, device: str | None) -> Iterator["_Conversation"]:
         """See daemons.Daemons."""
         with self._conversation() as conversation:
-            conversation.ask(protocol.End(protocol.VERSION, mountpoint, device), protocol.Found, _ANSWER_S)
+            end = protocol.End(protocol.VERSION, mountpoint, device)
+            conversation.devices = conversation.ask(end, protocol.Found, _ANSWER_S).devices
             yield conversation
 
     def problem(self) -> str:
@@ -64,6 +68,7 @@ class _Conversation:
     """One connection; see daemons.Starting and daemons.Ending."""
 
     def __init__(self, path: str, channel: socket.socket) -> None:
+        self.devices: frozenset[str] = frozenset()
         self._path = path
         self._channel = channel
 
@@ -71,13 +76,11 @@ class _Conversation:
         """See daemons.Starting."""
         self.ask(protocol.Mounted(device, deadline_s), handover.Serving, deadline_s, (fuse_fd, session_fd))
 
-    def finish(self, *, deadline_s: float) -> None:
+    def finish(self, devices: frozenset[str], *, deadline_s: float) -> None:
         """See daemons.Ending."""
-        self.ask(protocol.Finish(deadline_s), protocol.Ended, deadline_s)
+        self.ask(protocol.Finish(devices, deadline_s), protocol.Ended, deadline_s)
 
-    def ask(
-        self, message: msgspec.Struct, kind: type[protocol.Reply], deadline_s: float, fds: Sequence[int] = ()
-    ) -> None:
+    def ask(self, message: msgspec.Struct, kind: type[T], deadline_s: float, fds: Sequence[int] = ()) -> T:
         """Send `message`, and wait for a reply of that kind."""
         self._channel.settimeout(max(deadline_s, 0.0) + _GRACE_S)
         try:
@@ -91,3 +94,4 @@ class _Conversation:
             raise reply.as_error()
         if not isinstance(reply, kind):
             raise MountError(f"mounter {self._path}: sent {reply!r} instead of {kind.__name__}")
+        return reply

@@ -25,13 +25,18 @@ class Starting(Protocol):
 
 
 class Ending(Protocol):
-    """The daemons of a mountpoint that are to end; they go on when it is left without `finish`."""
+    """The daemons of a mountpoint; they go on when it is left without `finish`."""
 
-    def finish(self, *, deadline_s: float) -> None:
-        """Have them end, and wait until they have stored what is left; one that hangs is killed.
+    @property
+    def devices(self) -> frozenset[str]:
+        """Device numbers of the mounts that they serve, or served: one of an earlier mount may still store files."""
+        ...
+
+    def finish(self, devices: frozenset[str], *, deadline_s: float) -> None:
+        """Have those of these mounts end, and wait until they have stored what is left; one that hangs is killed.
 
         Raises:
-            DeadlineError: one is still storing. It is among those of the next call for the mountpoint.
+            DeadlineError: one is still storing. It is waited for in the next call for the mountpoint, too.
         """
         ...
 

@@ -65,9 +65,9 @@ class Mounter:
         entry = mounts.find(target)
         with self._daemons.ending(target, entry.device if entry is not None else None) as ending:
             mounts.unmount(target, deadline_s=deadline_s, force=force)
-            if entry is None or all(other.device != entry.device for other in mounts.entries()):
-                ending.finish(deadline_s=end_s - time.monotonic())
-            # else bind mounts of it are left, and the daemon serves them
+            # Where bind mounts are left, the daemon serves them.
+            gone = ending.devices - {left.device for left in mounts.entries()}
+            ending.finish(gone, deadline_s=end_s - time.monotonic())
 
 
 def _serve(daemon: Starting, target: str, fuse_fd: int, end_s: float) -> None:

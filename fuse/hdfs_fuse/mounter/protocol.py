@@ -9,8 +9,8 @@ Over a SOCK_SEQPACKET unix socket, one connection a mount that is made or ended.
                                        <-     serving
     or
     end: mountpoint and device         ->
-                                       <-     found: who serves it is noted
-    finish                             ->
+                                       <-     found: the devices whose daemons are noted
+    finish, with those that are gone   ->
                                        <-     ended: all is stored
     or
     ping                               ->
@@ -71,21 +71,29 @@ class End(msgspec.Struct, tag=True, frozen=True):
 
 
 class Found(msgspec.Struct, tag=True, frozen=True):
-    """Noted."""
+    """The daemons of a mountpoint are noted.
+
+    Attributes:
+        devices: of what they serve, or served.
+    """
+
+    devices: frozenset[str]
 
 
 class Finish(msgspec.Struct, tag=True, frozen=True):
-    """It is unmounted: have the daemon end, and wait for that.
+    """It is unmounted: have daemons end, and wait for that.
 
     Attributes:
+        devices: those whose mounts are gone.
         deadline_s: how long.
     """
 
+    devices: frozenset[str]
     deadline_s: float
 
 
 class Ended(msgspec.Struct, tag=True, frozen=True):
-    """It has ended."""
+    """They have ended."""
 
 
 class Ping(msgspec.Struct, tag=True, frozen=True):

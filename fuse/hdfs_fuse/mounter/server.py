@@ -110,7 +110,7 @@ class _Handler(socketserver.BaseRequestHandler):
 
     def _end(self, end: protocol.End) -> None:
         with self.server.supervisor.ending(end.mountpoint, end.device) as ending:
-            handover.send(self.request, protocol.Found())
+            handover.send(self.request, protocol.Found(ending.devices))
             finish, _ = handover.receive(self.request, protocol.Finish)
-            ending.finish(deadline_s=finish.deadline_s)
+            ending.finish(finish.devices, deadline_s=finish.deadline_s)
         handover.send(self.request, protocol.Ended())

@@ -1,6 +1,7 @@
 """The daemons of this process: starts one a mount, watches and ends them. Mounts nothing, and needs no privileges."""
 
 import contextlib
+import glob
 import logging
 import os
 import shutil
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 # How often to look whether a daemon that does not end hangs, and how long one that was killed may take, in seconds.
 _LOOK_S, _END_S = 1.0, 5.0
+# In the folder of a mount: where it is.
+_MOUNTPOINT = "mountpoint"
 
 
 def default_runtime_dir() -> str:
@@ -40,21 +43,38 @@ def stats_path(runtime_dir: str, device: str) -> str:
 
 
 class _Folders:
-    """The folders of the daemons' sockets, one a mount. A device number is given again as soon as it is free."""
+    """The folders of the daemons, one a mount, with their sockets and the names of their mountpoints.
+
+    A device number is given again as soon as it is free.
+    """
 
     def __init__(self, runtime_dir: str) -> None:
         self._runtime_dir = runtime_dir
         self._mutex = threading.Lock()
         self._uses: dict[str, int] = {}  # by device: how often a folder was made for it
 
-    def make(self, device: str) -> str:
-        """An empty folder; the path of the socket that is to stand in it."""
+    def make(self, device: str, mountpoint: str) -> str:
+        """A new folder; the path of the socket that is to stand in it."""
         path = stats_path(self._runtime_dir, device)
         with self._mutex:
             self._uses[device] = self._uses.get(device, 0) + 1
-            shutil.rmtree(os.path.dirname(path), ignore_errors=True)  # of an earlier mount
+            for earlier in self.devices_of(mountpoint):
+                if ServingProcess.find(stats_path(self._runtime_dir, earlier)) is None:
+                    self._remove(earlier)
+            self._remove(device)
             os.makedirs(os.path.dirname(path), mode=0o700)
+            with open(os.path.join(os.path.dirname(path), _MOUNTPOINT), "wb") as file:
+                file.write(os.fsencode(mountpoint))
         return path
+
+    def devices_of(self, mountpoint: str) -> frozenset[str]:
+        """What is mounted at `mountpoint`, or was, by this supervisor or an earlier one."""
+        found = set()
+        for path in glob.glob(os.path.join(glob.escape(self._runtime_dir), "*", _MOUNTPOINT)):
+            with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
+                if file.read() == os.fsencode(mountpoint):
+                    found.add(os.path.basename(os.path.dirname(path)).replace("-", ":"))
+        return frozenset(found)
 
     def use(self, device: str) -> int:
         """Which mount with that number this is, for `remove`."""
@@ -65,7 +85,10 @@ class _Folders:
         """Remove the folder of a mount that is gone, unless it is the next mount's by now."""
         with self._mutex:
             if self._uses.get(device, 0) == use:
-                shutil.rmtree(os.path.dirname(stats_path(self._runtime_dir, device)), ignore_errors=True)
+                self._remove(device)
+
+    def _remove(self, device: str) -> None:
+        shutil.rmtree(os.path.dirname(stats_path(self._runtime_dir, device)), ignore_errors=True)
 
 
 @dataclass(slots=True)
@@ -75,15 +98,15 @@ class _Daemon:
     process: ForkedProcess
     channel: socket.socket
     mountpoint: str
-    folders: "_Folders"
-    serves: bool = False
+    folders: _Folders
+    device: str = ""
 
     def serve(self, device: str, fuse_fd: int, session_fd: int, *, deadline_s: float) -> None:
         """See daemons.Starting."""
-        path = self.folders.make(device)
+        path = self.folders.make(device, self.mountpoint)
         handover.send(self.channel, handover.Serve(path), (fuse_fd, session_fd))
         self.expect(handover.Serving, deadline_s)
-        self.serves = True
+        self.device = device
 
     def expect(self, kind: type[handover.Message], deadline_s: float) -> None:
         """Wait for a message of that kind."""
@@ -115,20 +138,23 @@ class _Ending:
     """See daemons.Ending.
 
     Attributes:
-        serving: who is to end; None once `end` has taken it over.
-        end: takes what ends, and until when.
-        is_finished: whether it has ended.
+        devices: of the mounts.
+        serving: their daemons, each with its device.
+        end: has daemons end, until when.
+        finished: the devices of those that have.
     """
 
-    serving: ServingProcess | None
-    end: Callable[[ServingProcess | None, float], None]
-    is_finished: bool = False
+    devices: frozenset[str]
+    serving: list[tuple[str, ServingProcess]]
+    end: Callable[[list[ServingProcess], float], None]
+    finished: frozenset[str] = frozenset()
 
-    def finish(self, *, deadline_s: float) -> None:
+    def finish(self, devices: frozenset[str], *, deadline_s: float) -> None:
         """See daemons.Ending."""
-        serving, self.serving = self.serving, None
-        self.end(serving, time.monotonic() + deadline_s)
-        self.is_finished = True
+        ending = [process for device, process in self.serving if device in devices]
+        self.serving = [(device, process) for device, process in self.serving if device not in devices]
+        self.end(ending, time.monotonic() + deadline_s)
+        self.finished = devices
 
 
 class Supervisor:
@@ -148,7 +174,7 @@ class Supervisor:
         self._ends_forks = forks is None
         self._mutex = threading.Lock()
         self._folders = _Folders(self.runtime_dir)
-        self._daemons: dict[str, _Daemon] = {}
+        self._daemons: list[_Daemon] = []
         self._ending: dict[str, list[ServingProcess]] = {}  # by mountpoint: those that were not waited for to the end
 
     @contextlib.contextmanager
@@ -166,11 +192,11 @@ class Supervisor:
         except BaseException:
             daemon.kill()
             raise
-        if not daemon.serves:
+        if not daemon.device:
             daemon.kill()
             return
         with self._mutex:
-            self._daemons[mountpoint] = daemon
+            self._daemons.append(daemon)
         threading.Thread(target=self._watch, args=(daemon,), name=f"watch {mountpoint}", daemon=True).start()
         logger.info("serving %s at %s (pid %d)", config.uri, mountpoint, daemon.process.pid)
 
@@ -189,8 +215,7 @@ class Supervisor:
         """Say so when the daemon ends in disorder."""
         code = daemon.process.wait()
         with self._mutex:
-            if self._daemons.get(daemon.mountpoint) is daemon:
-                del self._daemons[daemon.mountpoint]
+            self._daemons = [other for other in self._daemons if other is not daemon]
         daemon.channel.close()
         if code:
             logger.warning(
@@ -200,29 +225,40 @@ class Supervisor:
     @contextlib.contextmanager
     def ending(self, mountpoint: str, device: str | None) -> Iterator[_Ending]:
         """See daemons.Daemons."""
-        use = self._folders.use(device or "")
-        ending = _Ending(self._serving(mountpoint, device) if device else None, partial(self._end, mountpoint))
+        noted = self._folders.devices_of(mountpoint) | ({device} if device else set())
+        serving = self._serving(mountpoint, noted)
+        devices = noted | {served for served, _ in serving}
+        uses = {each: self._folders.use(each) for each in devices}
+        ending = _Ending(devices, serving, partial(self._end, mountpoint))
         try:
             yield ending
         finally:
-            if ending.serving is not None:
-                ending.serving.close()
-        if ending.is_finished and device:
-            self._folders.remove(device, use)
+            for _, process in ending.serving:
+                process.close()
+        for each in ending.finished:
+            self._folders.remove(each, uses.get(each, 0))
 
-    def _serving(self, mountpoint: str, device: str) -> ServingProcess | None:
-        path = stats_path(self.runtime_dir, device)
+    def _serving(self, mountpoint: str, devices: frozenset[str]) -> list[tuple[str, ServingProcess]]:
         with self._mutex:
-            daemon = self._daemons.get(mountpoint)
-        return ServingProcess.find(path) if daemon is None else ServingProcess.of(daemon.process.pid, path)
+            own = [daemon for daemon in self._daemons if daemon.mountpoint == mountpoint]
+        found = [(daemon.device, self._serving_process(daemon)) for daemon in own]
+        for device in devices - {device for device, _ in found}:
+            process = ServingProcess.find(stats_path(self.runtime_dir, device))
+            if process is not None:
+                found.append((device, process))
+        return found
 
-    def _end(self, mountpoint: str, serving: ServingProcess | None, end_s: float) -> None:
+    def _serving_process(self, daemon: _Daemon) -> ServingProcess:
+        path = stats_path(self.runtime_dir, daemon.device)
+        return ServingProcess(daemon.process.pid, os.dup(daemon.process.pidfd), path)
+
+    def _end(self, mountpoint: str, ending: list[ServingProcess], end_s: float) -> None:
         with self._mutex:
             left = self._ending.pop(mountpoint, [])
-        if serving is not None:
+        for process in ending:
             # Who has a file open on a mount that was detached would keep its daemon for ever.
-            serving.send(signal.SIGTERM)
-            left.append(serving)
+            process.send(signal.SIGTERM)
+        left += ending
         try:
             while left:
                 self._wait_for_end(mountpoint, left[-1], end_s)
@@ -246,15 +282,15 @@ class Supervisor:
                     "its log says more"
                 )
         with self._mutex:
-            daemon = self._daemons.get(mountpoint)
-        if daemon is not None and daemon.process.pid == serving.pid:
+            own = [daemon for daemon in self._daemons if daemon.process.pid == serving.pid]
+        for daemon in own:
             daemon.process.wait(_END_S)  # reaped before anybody asks
 
     def wait(self, mountpoint: str) -> None:
         """Wait until the daemon of a mountpoint has ended."""
         with self._mutex:
-            daemon = self._daemons.get(mountpoint)
-        if daemon is not None:
+            own = [daemon for daemon in self._daemons if daemon.mountpoint == mountpoint]
+        for daemon in own:
             daemon.process.wait()
 
     def close(self) -> None:
