@@ -104,7 +104,7 @@ def _without_sigchld() -> Iterator[None]:
 
 def main() -> None:
     """Fork daemons for the supervisor on descriptor argv[1]."""
-    # Also so that daemons can change theirs: the place is found by the environment that the process was started with.
+    # Also so that daemons can change theirs: the place is only found by the environment of the start.
     setproctitle.setproctitle("hdfs-fuse fork server")
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)

@@ -197,7 +197,7 @@ class Processes:
             for process in {id(p): p for p in map(self.service, services)}.values():
                 process.restart(kill=True)
             return
-        program = "hdfs_fuse.daemon" if moment.victim == "daemon" else "hdfs_fuse.upload.uploader"
+        program = "hdfs-fuse hdfs:" if moment.victim == "daemon" else "hdfs_fuse.upload.uploader"
         if found := self.others(program):
             victim = random.Random(moment.per_mille).choice(found)
             helpers = [ProcessIdentity.of(pid) for pid in children_of(victim.pid)]
@@ -206,8 +206,9 @@ class Processes:
             assert all(helper.wait_gone(30) for helper in helpers), self.describe()
 
     def others(self, program: str = "") -> list[ProcessIdentity]:
-        """What the two have started, and still runs: all, or those of one program."""
-        pids = [int(line.partition(":")[0]) for line in processes_with(*self.mark) if program in line]
+        """What the two have started, and still runs: all but what they fork daemons from, or those of one program."""
+        lines = [line for line in processes_with(*self.mark) if program in line and "fork server" not in line]
+        pids = [int(line.partition(":")[0]) for line in lines]
         own = [process.daemon.identity for process in (self.controller, self.node)]
         found = []
         for pid in sorted(pids):
@@ -225,10 +226,10 @@ class Processes:
 
 
 def write(path: Path, synced: bytes, last: bytes) -> Outcome:
-    """Replace a file as a pod does; the answer is what was acknowledged, in words, and what was not, as an error."""
+    """Replace a file as a pod does; the answer is what was acknowledged, in words, and the error of what was not."""
     command = [sys.executable, "-S", "-E", "-c", _WRITE, path.name, str(len(synced))]
     done = subprocess.run(
         ["timeout", "-k", "5", "60", "env", "-C", str(path.parent), *command],
         input=synced + last, capture_output=True, check=False,
     )  # fmt: skip
-    return Outcome(StatusCode.OK, done.stdout.decode().split(), done.stderr.decode(errors="replace"))
+    return Outcome(StatusCode.OK, (done.stdout.decode().split(), done.stderr.decode(errors="replace")), "")

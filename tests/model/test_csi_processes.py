@@ -494,14 +494,15 @@ class Orders(RuleBasedStateMachine):
             volume, target = found
             self.mend(volume)
 
-            def done(acknowledged: Any) -> None:
+            def done(answer: Any) -> None:
+                acknowledged, error = answer
                 whole = Version(synced + last, synced + last)
                 if "closed" in acknowledged:
                     volume.files[file] = [whole]
                     return
                 # open(2) fails with EIO where the uploader dies that is just beginning the file.
                 is_not_opened = self.victim == "uploader" and not acknowledged
-                assert self.is_hurt or is_not_opened, f"{volume.name}/{file}: only {acknowledged} was acknowledged"
+                assert self.is_hurt or is_not_opened, f"{volume.name}/{file}: only {acknowledged}, then {error}"
                 front = Version(synced, synced + last) if synced else whole
                 before = [] if "synced" in acknowledged else volume.files.get(file, [ABSENT])
                 volume.files[file] = [*before, front]
@@ -699,12 +700,10 @@ class Orders(RuleBasedStateMachine):
     def check_nothing_left(self) -> None:
         assert mounts_below(self.directory) == []
         wait_until(lambda: not self.processes.others(), "daemons end", 20, self.processes.describe)
-        # What a daemon leaves that was killed, the next one of the node removes; and what the node service leaves of
-        # its sockets, the next mount of the same device number.
+        assert left_in(self.processes.directory / "run") == []
+        # What a daemon leaves that was killed, the next one of the node removes.
         if "daemon" not in self.killed:
             assert left_in(self.processes.directory / "staging") == []
-        if not self.killed & {"daemon", "driver"}:
-            assert left_in(self.processes.directory / "run") == []
         for path in self.directory.glob("*/*"):
             assert left_in(path) == []
         assert self.names("") <= {".hdfs-csi"}

@@ -12,7 +12,7 @@ from hdfs_fuse.mounter import mounts
 from hdfs_fuse.mounter.mounter import Mounter
 from hdfs_fuse.mounter.supervisor import Supervisor
 
-from tests.mount.local import mounted
+from tests.mount.local import mounted, mounted_writable
 from tests.support.daemons import FORKS, daemons
 
 MountTmpfs = Callable[[Path], None]
@@ -98,6 +98,14 @@ def test_a_bind_mount_refuses_options_that_it_does_not_know(tmp_path: Path) -> N
         mounts.bind(str(tmp_path / "absent"), str(tmp_path / "b"), read_only=True)
 
 
+@pytest.fixture(params=["at once", "in steps"])
+def binding(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways of binding: that of older kernels too."""
+    if request.param == "in steps":
+        monkeypatch.setattr(mounts, "_OPEN_TREE", 100_000)  # no such system call
+
+
+@pytest.mark.usefixtures("binding")
 def test_a_bind_mount_shows_the_same_and_keeps_its_flags(tmp_path: Path, mount_tmpfs: MountTmpfs) -> None:
     mount_tmpfs(tmp_path / "a")
     (tmp_path / "a" / "file").write_bytes(b"x")
@@ -114,6 +122,29 @@ def test_a_bind_mount_shows_the_same_and_keeps_its_flags(tmp_path: Path, mount_t
     finally:
         mounts.unmount(str(tmp_path / "b"))
     assert mounts.find(str(tmp_path / "a")) is not None
+
+
+@pytest.mark.usefixtures("binding")
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [
+        ([], {"rw", "nosuid", "nodev", "relatime"}),
+        (["rw"], {"rw", "nosuid", "nodev", "relatime"}),
+        (["ro"], {"ro", "nosuid", "nodev", "relatime"}),
+        (["noatime", "nodiratime"], {"rw", "nosuid", "nodev", "noatime", "nodiratime"}),
+        (["noexec", "relatime"], {"rw", "nosuid", "nodev", "noexec", "relatime"}),
+    ],
+)
+def test_options_of_a_bind_mount(tmp_path: Path, options: list[str], shown: set[str]) -> None:
+    (tmp_path / "b").mkdir()
+    with mounted_writable(f"file://{tmp_path}", tmp_path / "a") as mount:
+        mounts.bind(str(mount.path), str(tmp_path / "b"), read_only=False, options=options)
+        try:
+            entry = mounts.find(str(tmp_path / "b"))
+            assert entry is not None
+            assert entry.options == shown
+        finally:
+            mounts.unmount(str(tmp_path / "b"))
 
 
 # --- mountpoints ---
