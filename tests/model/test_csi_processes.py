@@ -500,8 +500,10 @@ class Orders(RuleBasedStateMachine):
                 if "closed" in acknowledged:
                     volume.files[file] = [whole]
                     return
-                # open(2) fails with EIO where the uploader dies that is just beginning the file.
-                is_not_opened = self.victim == "uploader" and not acknowledged
+                # open(2) fails with EIO where the uploader dies that is just beginning the file; and with EBUSY after
+                # that, as long as HDFS keeps the lease of what it has begun: a minute.
+                is_begun = self.victim == "uploader" or ("uploader" in self.killed and "busy" in error)
+                is_not_opened = is_begun and not acknowledged
                 assert self.is_hurt or is_not_opened, f"{volume.name}/{file}: only {acknowledged}, then {error}"
                 front = Version(synced, synced + last) if synced else whole
                 before = [] if "synced" in acknowledged else volume.files.get(file, [ABSENT])
