@@ -106,27 +106,31 @@ class Controller:
         provisioner: Provisioner,
         snapshots: Snapshots,
     ) -> Source:
-        """What a volume is to be made from, and which is not removed before `held` ends.
+        """What a volume is to be made from, and which is not removed before `held` ends; or what it was made from.
 
         Raises:
             NotFoundError: there is no such snapshot or volume.
             InvalidArgumentError: it is on another filesystem.
         """
+        source_id: SnapshotId | VolumeId
         if message.WhichOneof("type") == "snapshot":
-            snapshot_id = _snapshot_id(message.snapshot.snapshot_id)
-            held.enter_context(self._locks.hold(str(snapshot_id)))
-            found, base = snapshots.source_of(snapshot_id), snapshot_id.base
+            source_id = _snapshot_id(message.snapshot.snapshot_id)
         else:
-            volume_id = _volume_id(message.volume.volume_id)
-            if volume_id == new.volume_id:
-                raise InvalidArgumentError(f"volume_content_source: {volume_id} can't be made from itself")
-            held.enter_context(self._locks.hold(str(volume_id)))
-            found, base = provisioner.source_of(volume_id, new.volume_id.key), volume_id.base
-        if base.filesystem != new.volume_id.base.filesystem:
+            source_id = _volume_id(message.volume.volume_id)
+            if source_id == new.volume_id:
+                raise InvalidArgumentError(f"volume_content_source: {source_id} can't be made from itself")
+        if source_id.base.filesystem != new.volume_id.base.filesystem:
             raise InvalidArgumentError(
-                f"volume_content_source: is on {base.filesystem}, the volume on {new.volume_id.base.filesystem}"
+                f"volume_content_source: is on {source_id.base.filesystem}, "
+                f"the volume on {new.volume_id.base.filesystem}"
             )
-        return found
+        held.enter_context(self._locks.hold(str(source_id)))
+        known = provisioner.find(new.volume_id)
+        if known is not None and known.source is not None and known.source.id == str(source_id):
+            return known.source
+        if isinstance(source_id, SnapshotId):
+            return snapshots.source_of(source_id)
+        return provisioner.source_of(source_id, new.volume_id.key)
 
     def delete_volume(self, request: csi.DeleteVolumeRequest) -> csi.DeleteVolumeResponse:
         """CSI DeleteVolume: the directory goes as `onDelete` says.

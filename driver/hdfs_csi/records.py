@@ -82,6 +82,11 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     snapshot: str
 
     @property
+    def id(self) -> str:
+        """Of the snapshot or volume, as the CO knows it."""
+        return self.snapshot_id or self.volume_id
+
+    @property
     def snapshot_path(self) -> str:
         """The directory that has the content."""
         return f"{self.path}/.snapshot/{self.snapshot}"

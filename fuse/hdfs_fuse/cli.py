@@ -257,7 +257,10 @@ def doctor(uri: str | None, **options: Any) -> None:
         click.echo(f"{click.style(f'{result.state:>6}', fg=colour)}  {result.name}: {result.detail}")
         if result.remedy:
             click.echo(f"        -> {result.remedy}")
-    sys.exit(1 if has_failed else 0)
+    # A client that still tries in a thread of its own would abort the process when the interpreter ends under it.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1 if has_failed else 0)
 
 
 if __name__ == "__main__":

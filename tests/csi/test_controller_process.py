@@ -123,8 +123,11 @@ def test_sigterm_lets_running_calls_end() -> None:
 
 
 def test_secrets_are_never_logged(controller: DriverProcess, base: str) -> None:
-    controller.client.call(create("pvc-s", base, secrets={"password": "hunter2"}))
-    controller.client.refused(create("pvc-s", base, secrets={"password": "hunter2"}, parameters={"nope": "1"}))
+    site = "<configuration><property><name>my.key</name><value>hunter2</value></property></configuration>"
+    secrets = {"core-site.xml": site}
+    controller.client.call(create("pvc-s", base, secrets=secrets))
+    controller.client.refused(create("pvc-s", base, secrets=secrets, parameters={"nope": "1"}))
+    controller.client.refused(create("pvc-s", base, secrets={"password": "hunter2"}))
     log = controller.daemon.log.read_text(encoding="utf-8")
     assert 'name: "pvc-s"' in log
     assert "***stripped***" in log

@@ -267,6 +267,8 @@ def test_writers_get_a_copy(
     if of_snapshot:
         controller.client.call(csi.DeleteSnapshotRequest(snapshot_id=source.snapshot.snapshot_id))
     controller.client.call(remove(volume))
+    assert controller.client.call(request).volume == copy
+    assert controller.client.refused(create("second", base, volume_content_source=source))[0] is StatusCode.NOT_FOUND
     controller.client.call(remove(copy))
     assert names(hdfs, f"{area}/volumes") == {".hdfs-csi"}
 

@@ -130,7 +130,7 @@ class ControllerMachine(RuleBasedStateMachine):
         content = self.content_of(source)
         if source == name:
             assert self.failed_with(InvalidArgumentError)
-        elif content is None:
+        elif content is None and (known is None or known.source != source):
             assert self.failed_with(NotFoundError)
         elif source in self.volumes and self.volumes[source].is_view:
             assert self.failed_with(InvalidArgumentError)

@@ -272,15 +272,10 @@ class Orders(RuleBasedStateMachine):
     def make_create(self, name: str, size: int, number: int, *, is_view: bool) -> Order:
         known = self.volumes.get(name)
         if known is not None:  # its answer was lost on the way
-            is_gone = known.source and known.source not in {*self.volumes, *(f"@{s}" for s in self.snapshots)}
-            expected = StatusCode.NOT_FOUND if is_gone else StatusCode.OK
             keeps = [known.source] if known.source else []
-
-            def done_again(answer: Any) -> None:
-                if not is_gone:
-                    self.same(answer.volume, known.made)
-
-            return self.rpc(known.request, [name], done_again, keeps=keeps, expected=expected)
+            return self.rpc(
+                known.request, [name], lambda answer: self.same(answer.volume, known.made), keeps=keeps
+            )  # also where its source has gone since
         sources = ["", *sorted(v.name for v in self.own()), *sorted(f"@{s}" for s in self.snapshots)]
         source = sources[number % len(sources)]
         is_view = is_view and bool(source)
