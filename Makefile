@@ -11,7 +11,7 @@ PYTEST ?=
 # Processes that share the tests where all of them run; a few are over sooner in one, which starts one HDFS.
 JOBS ?= 2
 
-.PHONY: help install demo test check bench proto lock format clean
+.PHONY: help install demo test hunt check bench proto lock format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -27,6 +27,10 @@ demo: ## a real HDFS on this machine, mounted, and what one sees in it
 test: ## all tests, against a real HDFS and real mounts (PYTEST="-k name" for some)
 	@$(setup) test
 	$(PYTHON) -m pytest $(or $(PYTEST),--numprocesses=$(JOBS))
+
+hunt: ## kill the driver's processes at random moments, and compare with a model (EXAMPLES=8, about 12 s each)
+	@$(setup) test
+	EXAMPLES=$(or $(EXAMPLES),8) $(PYTHON) -m pytest tests/model/test_csi_processes.py
 
 check: ## format, lint, types, generated code, import directions
 	@$(setup) check

@@ -41,7 +41,7 @@ from tests.support.waiting import wait_until
 T = TypeVar("T")
 
 # Of 10 s each, about; more find more.
-EXAMPLES, STEPS = 8, 40
+EXAMPLES, STEPS = int(os.environ.get("EXAMPLES", "0")), 40
 
 WRITER, READER = capability(Mode.MULTI_NODE_MULTI_WRITER), capability(Mode.MULTI_NODE_READER_ONLY)
 # Orders that make another one pointless: that is not repeated any more.
@@ -762,7 +762,8 @@ def _without_size(volume: Message) -> Message:
     return copy
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(0)
+@pytest.mark.skipif(not EXAMPLES, reason="make hunt: what depends on when a kill hits is not found again by trying")
 def test_what_was_acknowledged_is_there_whoever_is_killed(hdfs: LocalHdfs, tmp_path: Path) -> None:
     mark = "HDFS_CSI_TEST_ORDERS", str(uuid.uuid4())
     environment = {**hdfs.environment, mark[0]: mark[1]}

@@ -21,7 +21,6 @@ LONG = (
     "faults/test_streaming_faults.py",
     "faults/test_writing_faults.py",
     "model/test_fsx.py",
-    "model/test_csi_processes.py",
     "mount/test_errnos.py",
     "csi/test_snapshots.py",
     "faults/test_backend_faults.py",
