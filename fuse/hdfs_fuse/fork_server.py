@@ -14,7 +14,6 @@ import socket
 import sys
 from collections.abc import Iterator
 
-import msgspec
 import setproctitle
 
 # What most daemons use. pyarrow is left to those that do: it takes 100 MB.
@@ -22,8 +21,8 @@ import hdfs_fuse.backend.administration
 import hdfs_fuse.backend.hdfs_native
 import hdfs_fuse.backend.local
 import hdfs_fuse.backend.webhdfs  # noqa: F401
-from hdfs_fuse import daemon
-from hdfs_fuse.mounter.forks import MAX_MESSAGE_BYTES, Fork, Forked
+from hdfs_fuse import daemon, handover
+from hdfs_fuse.mounter.forks import Fork, Forked
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -40,10 +39,10 @@ class ForkServer:
         """Serve until the supervisor closes the channel."""
         signal.signal(signal.SIGCHLD, lambda *_: self._reap())
         while True:
-            data, fds, _, _ = socket.recv_fds(self._channel, MAX_MESSAGE_BYTES, 3)
-            if not data:
+            try:
+                request, (channel_fd, status_fd, log_fd) = handover.receive(self._channel, Fork, 3)
+            except EOFError:
                 return
-            channel_fd, status_fd, log_fd = fds
             with _without_sigchld():
                 try:
                     pid = os.fork()
@@ -52,10 +51,10 @@ class ForkServer:
                     os.close(status_fd)
                 else:
                     if not pid:
-                        self._become_daemon(msgspec.json.decode(data, type=Fork), channel_fd, status_fd, log_fd)
+                        self._become_daemon(request, channel_fd, status_fd, log_fd)
                     self._status_fds[pid] = status_fd
                     reply, pidfds = Forked(pid), [os.pidfd_open(pid)]
-            socket.send_fds(self._channel, [msgspec.json.encode(reply)], pidfds)
+            handover.send(self._channel, reply, pidfds)
             for fd in (channel_fd, log_fd, *pidfds):
                 os.close(fd)
 

@@ -369,24 +369,6 @@ def test_delete(adapter: Adapter, backend: Backend) -> None:
         backend.status(f"{adapter.root}/dir")
 
 
-def test_write_file(adapter: Adapter, backend: Backend) -> None:
-    path = f"{adapter.root}/file"
-    if adapter.name == "pyarrow-hdfs":
-        with pytest.raises(errors.UnsupportedError):
-            backend.write_file(path, b"one")
-        return
-    backend.write_file(path, b"one")
-    backend.write_file(path, CONTENT)
-    assert backend.open(path).read(0, len(CONTENT)) == CONTENT
-    if adapter.is_exact:
-        assert backend.status(path).mode == 0o600
-    assert [entry.name for entry in backend.list(adapter.root)] == ["file"]
-    with pytest.raises(errors.NotFoundError):
-        backend.write_file(f"{adapter.root}/missing/file", b"")
-    with pytest.raises(errors.IsDirectoryError):
-        backend.write_file(adapter.root, b"")
-
-
 # ---- writing
 
 

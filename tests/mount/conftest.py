@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hdfs_fuse.mounter import mounts
 
 from tests.mount.behind import Behind
 from tests.mount.local import Mounted, mounted_writable
@@ -31,3 +32,11 @@ def mount(behind: Behind, tmp_path: Path) -> Iterator[Mounted]:
         assert not [line for line in made.log.read_text().splitlines() if " ERROR " in line or "Traceback" in line]
     assert [name for name in behind.names() if name.startswith(".hdfs-csi")] == []
     assert os.listdir(tmp_path / "staging") == []
+
+
+@pytest.fixture
+def mountpoint(tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "mnt"
+    path.mkdir()
+    yield path
+    mounts.unmount(str(path), force=True)

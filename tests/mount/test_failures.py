@@ -36,14 +36,6 @@ def mounter(tmp_path: Path) -> Iterator[Mounter]:
         yield Mounter(Supervisor(runtime, str(tmp_path / "daemon.log"), FORKS))
 
 
-@pytest.fixture
-def mountpoint(tmp_path: Path) -> Iterator[Path]:
-    path = tmp_path / "mnt"
-    path.mkdir()
-    yield path
-    mounts.unmount(str(path), force=True)
-
-
 def test_bad_places_to_mount_from(mounter: Mounter, mountpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
     cases: list[tuple[str, type[HdfsFuseError], str]] = [

@@ -23,7 +23,7 @@ from hdfs_fuse.mounter.mounter import Mounter
 from hdfs_fuse.mounter.server import Server
 from hdfs_fuse.mounter.supervisor import Supervisor, stats_path
 
-from tests.support.daemons import FORKS, daemons
+from tests.support.daemons import FORKS, daemons, fork_servers
 from tests.support.processes import ProcessIdentity
 from tests.support.waiting import wait_until
 
@@ -59,14 +59,6 @@ def served(tmp_path: Path) -> Iterator[Served]:
             server.shutdown()
             server.server_close()
             wait_until(lambda: daemons() == [], "no daemon is left")
-
-
-@pytest.fixture
-def mountpoint(tmp_path: Path) -> Iterator[Path]:
-    path = tmp_path / "mnt"
-    path.mkdir()
-    yield path
-    mounts.unmount(str(path), force=True)
 
 
 def start(tmp_path: Path, version: int = protocol.VERSION) -> protocol.Start:
@@ -204,12 +196,31 @@ def test_other_users_are_refused(served: Served) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+def test_a_fork_server_that_hangs_is_replaced(
+    served: Served, mountpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hdfs_fuse.mounter.forks._FORK_S", 2.0)
+    FORKS.close()  # the next has that deadline
+    served.mounter.mount(MountConfig(uri=f"file://{tmp_path}"), str(mountpoint))
+    served.mounter.unmount(str(mountpoint))
+    (server,) = fork_servers()
+    ProcessIdentity.of(server).send(signal.SIGSTOP)
+    with pytest.raises(MountError, match="does not run"):
+        served.mounter.mount(MountConfig(uri=f"file://{tmp_path}"), str(mountpoint))
+    assert mounts.find(str(mountpoint)) is None
+    served.mounter.mount(MountConfig(uri=f"file://{tmp_path}"), str(mountpoint))
+    served.mounter.unmount(str(mountpoint))
+    FORKS.close()
+
+
 def test_a_fork_server_that_dies_is_started_again(served: Served, mountpoint: Path, tmp_path: Path) -> None:
     served.mounter.mount(MountConfig(uri=f"file://{tmp_path}"), str(mountpoint))
     (pid,) = daemons()
     daemon = ProcessIdentity.of(pid)
-    parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    ProcessIdentity.of(parent).send(signal.SIGKILL)
+    (number,) = fork_servers()
+    server = ProcessIdentity.of(number)
+    server.send(signal.SIGKILL)
+    assert server.wait_gone(10)
     assert "mnt" in os.listdir(mountpoint)
     second = tmp_path / "second"
     second.mkdir()

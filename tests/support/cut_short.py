@@ -11,7 +11,7 @@ from tests.support.fake_backend import FakeAdministration, FakeBackend, FakeFile
 
 R = TypeVar("R")
 
-_OF_BACKEND = ("status", "open", "make_directory", "set_owner", "write_file", "delete", "rename", "create", "set_times")
+_OF_BACKEND = ("status", "open", "make_directory", "set_owner", "delete", "rename", "create", "set_times")
 _OF_ADMINISTRATION = ("set_quota", "set_storage_policy", "mark", "mark_of", "create_snapshot", "delete_snapshot")
 
 

@@ -13,10 +13,30 @@ FORKS = Forks()
 
 def daemons() -> list[int]:
     """Their process ids."""
-    servers = [pid for pid in children_of(os.getpid()) if command(pid).startswith(b"hdfs-fuse fork server")]
-    return [pid for server in servers for pid in children_of(server) if command(pid).startswith(b"hdfs-fuse ")]
+    return [pid for server in fork_servers() for pid in children_of(server) if command(pid).startswith(b"hdfs-fuse ")]
+
+
+def fork_servers() -> list[int]:
+    """Those that they are forked from.
+
+    By their parent: a thread's children move to another one when it ends, and who looks thread by thread misses them.
+    """
+    titled = [int(e.name) for e in Path("/proc").glob("[0-9]*") if command(int(e.name)).startswith(b"hdfs-fuse fork")]
+    return [pid for pid in titled if _parent_of(pid) == os.getpid()]
+
+
+def _parent_of(pid: int) -> int:
+    """0 of one that has ended."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return int(text.rpartition(")")[2].split()[1])
 
 
 def command(pid: int) -> bytes:
-    """What a process was started as."""
-    return Path(f"/proc/{pid}/cmdline").read_bytes()
+    """What a process was started as; nothing of one that has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""

@@ -291,17 +291,6 @@ class FakeBackend:
         self._disk.remove(path)
         self._disk.left("move_to_trash")
 
-    def write_file(self, path: str, data: bytes) -> None:
-        """See base.Backend."""
-        self._disk.entered("write_file")
-        try:
-            if self._disk.find(path).status.kind is FileKind.DIRECTORY:
-                raise errors.IsDirectoryError(f"{path}: is a directory")
-        except errors.NotFoundError:
-            pass
-        self._disk.put(path, data, mode=0o600)
-        self._disk.left("write_file")
-
     def create(self, path: str, *, mode: int, overwrite: bool) -> "FakeWriter":
         """See base.Backend."""
         self._disk.entered("create")

@@ -141,10 +141,6 @@ class _ChangesElsewhere:
         """See base.Backend."""
         self._writable(path).move_to_trash(path)
 
-    def write_file(self, path: str, data: bytes) -> None:
-        """See base.Backend."""
-        self._writable(path).write_file(path, data)
-
     def check_write(self, path: str) -> None:
         """See base.Backend."""
         self._other.check_write(path)

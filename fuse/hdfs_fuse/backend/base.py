@@ -229,17 +229,6 @@ class Backend(Protocol):
         """
         ...
 
-    def write_file(self, path: str, data: bytes) -> None:
-        """Put `data` into the file `path`, all or nothing; a file that is there is replaced. Meant for small files.
-
-        Written under a hidden name beside it and renamed, so that readers see the old content or the new one. Only
-        the owner may read and write it (mode 0o600).
-
-        Raises:
-            NotFoundError: the parent directory is missing. IsDirectoryError: `path` is a directory.
-        """
-        ...
-
     def create(self, path: str, *, mode: int, overwrite: bool) -> FileWriter:
         """Begin a new file. Until it is closed, nobody else can write it (a lease in HDFS, a flock on a local disk).
 

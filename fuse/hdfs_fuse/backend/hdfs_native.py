@@ -7,7 +7,6 @@ no deadlines: the client has none towards the NameNode, so whoever waits must ha
 import contextlib
 import logging
 import os
-import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -240,25 +239,6 @@ class HdfsNativeBackend:
                 self._client.trash(path)
             except TrashNotEnabledError as e:
                 raise errors.UnsupportedError(f"{path}: HDFS has no trash: fs.trash.interval is 0") from e
-
-    def write_file(self, path: str, data: bytes) -> None:
-        """See base.Backend; takes 0.4 s, since the client waits that long for the last block to be reported."""
-        parent, _, name = path.rpartition("/")
-        temporary = f"{parent}/.{name}.{secrets.token_hex(8)}.tmp"
-        options = WriteOptions(permission=0o600, overwrite=False, create_parent=False)
-        try:
-            with Translated(self.filesystem, path, "change"):
-                writer = self._client.create(temporary, options)
-                writer.write(data)
-                writer.close()
-                # Seen with 0.14: a close that hides an earlier error may commit a part.
-                if self._client.get_file_info(temporary).length != len(data):
-                    raise errors.BackendError(f"{path}: only a part was written")
-                self._rename(temporary, path, overwrite=True)
-        except errors.HdfsFuseError:
-            with contextlib.suppress(errors.HdfsFuseError), Translated(self.filesystem, temporary, "change"):
-                self._client.delete(temporary, False)
-            raise
 
     def create(self, path: str, *, mode: int, overwrite: bool) -> "HdfsNativeWriter":
         """See base.Backend."""

@@ -179,24 +179,6 @@ class LocalBackend:
         """See base.Backend."""
         raise errors.UnsupportedError(f"{path}: the trash is HDFS's")
 
-    def write_file(self, path: str, data: bytes) -> None:
-        """See base.Backend."""
-        import tempfile  # noqa: PLC0415 - a daemon does not need it
-
-        directory, name = os.path.split(path)
-        try:
-            with tempfile.NamedTemporaryFile(dir=directory, prefix=f".{name}.", suffix=".tmp", delete=False) as file:
-                try:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                    os.replace(file.name, path)
-                except BaseException:
-                    os.unlink(file.name)
-                    raise
-        except OSError as e:
-            raise translate(e, path) from e
-
     def create(self, path: str, *, mode: int, overwrite: bool) -> "LocalWriter":
         """See base.Backend. One that overwrites is a new file, as in HDFS: who has the old one open keeps it."""
         name = f"{path}.{secrets.token_hex(8)}.tmp" if overwrite else path

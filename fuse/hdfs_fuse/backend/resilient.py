@@ -251,14 +251,6 @@ class ResilientBackend:
 
         self._change("move to trash", path, lambda: self.client().move_to_trash(path), again)
 
-    def write_file(self, path: str, data: bytes) -> None:
-        """See base.Backend; all or nothing, so it may be repeated whatever became of the first attempt."""
-
-        def write() -> None:
-            self.client().write_file(path, data)
-
-        self._change("write", path, write, write)
-
     def create(self, path: str, *, mode: int, overwrite: bool) -> FileWriter:
         """See base.Backend. Repeated only where it overwrites: else the first attempt may be what is there."""
 

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 
 import msgspec
 
+from hdfs_fuse import handover
 from hdfs_fuse.errors import MountError
 
-MAX_MESSAGE_BYTES = 256 << 10
 # For glibc's malloc (mallopt(3)), which reads them when a program starts. By default a thread gives memory back to the
 # kernel whenever 128 KiB are free at the end of its heap: so does a load with each batch of bytes that it has stored,
 # and page faults on the next one. That was a sixth of the CPU time of a cold sequential read.
@@ -23,7 +23,8 @@ _ALLOCATOR = {"MALLOC_TRIM_THRESHOLD_": str(16 << 20), "MALLOC_MMAP_THRESHOLD_":
 # and nobody could see any more with which one a process was started.
 _TITLE = {"SPT_NOENV": "1"}
 _TITLE_ROOM = " " * 200
-_END_S = 5.0
+# How long the first fork may take, which waits for what is imported, and how long the end of the server, in seconds.
+_FORK_S, _END_S = 20.0, 5.0
 
 
 class Fork(msgspec.Struct, frozen=True):
@@ -105,7 +106,7 @@ class Forks:
         """
         status_fd, theirs = os.pipe()
         try:
-            forked, pidfd = self._ask(msgspec.json.encode(Fork(dict(environment))), (channel.fileno(), theirs, log_fd))
+            forked, pidfd = self._ask(Fork(dict(environment)), (channel.fileno(), theirs, log_fd))
         except BaseException:
             os.close(status_fd)
             raise
@@ -113,27 +114,38 @@ class Forks:
             os.close(theirs)
         return ForkedProcess(forked.pid, pidfd, status_fd)
 
-    def _ask(self, request: bytes, fds: tuple[int, int, int]) -> tuple[Forked, int]:
+    def _ask(self, request: Fork, fds: tuple[int, int, int]) -> tuple[Forked, int]:
         with self._mutex:
-            if self._server is not None and self._server[0].poll() is not None:
-                self._close()
             try:
-                if self._server is None:
-                    self._server = self._start()
-                socket.send_fds(self._server[1], [request], fds)
-                data, pidfds, _, _ = socket.recv_fds(self._server[1], MAX_MESSAGE_BYTES, 1)
+                channel = self._send(request, fds)
+                forked, pidfds = handover.receive(channel, Forked, 1)
+            except EOFError as e:
+                self._close()
+                raise MountError("the process that starts daemons ended; its log says more") from e
             except OSError as e:
+                self._close()  # one that hangs too: its answer must not be taken for the next
                 raise MountError(f"the process that starts daemons does not run: {e}") from e
-        if not data:
-            raise MountError("the process that starts daemons ended; its log says more")
-        forked = msgspec.json.decode(data, type=Forked)
+        assert isinstance(forked, Forked)
         if forked.problem:
             raise MountError(f"no daemon could be started: {forked.problem}")
         return forked, pidfds[0]
 
+    def _send(self, request: Fork, fds: tuple[int, int, int]) -> socket.socket:
+        """Ask the fork server; where none runs any more, another one."""
+        if self._server is None:
+            self._server = self._start()
+        try:
+            handover.send(self._server[1], request, fds)
+        except BrokenPipeError:
+            self._close()
+            self._server = self._start()
+            handover.send(self._server[1], request, fds)
+        return self._server[1]
+
     @staticmethod
     def _start() -> tuple[subprocess.Popen[bytes], socket.socket]:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.settimeout(_FORK_S)
         with theirs:
             process = subprocess.Popen(
                 [sys.executable, "-m", "hdfs_fuse.fork_server", str(theirs.fileno()), _TITLE_ROOM],

@@ -5,19 +5,17 @@ import logging
 import os
 import socket
 import socketserver
-import struct
 from typing import Any
 
 from hdfs_fuse import handover
 from hdfs_fuse.config import MountConfig
 from hdfs_fuse.errors import HdfsFuseError, MountError, UnsupportedError
 from hdfs_fuse.mounter import protocol
+from hdfs_fuse.mounter.serving import peer_of
 from hdfs_fuse.mounter.supervisor import Supervisor
 
 logger = logging.getLogger(__name__)
 
-# struct ucred (unix(7)): pid, uid, gid
-_UCRED = struct.Struct("iII")
 # How long whoever was told that its daemon is connected may take to mount, or that it is found to unmount, in seconds.
 _TURN_S = 60.0
 
@@ -48,7 +46,7 @@ class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
     def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ARG002
         """Take connections of root, and of our own user: the descriptors of a mount are all its content."""
-        pid, uid, _ = _UCRED.unpack(request.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+        pid, uid = peer_of(request)
         if uid in (0, os.geteuid()):
             return True
         logger.warning("refused: process %d of user %d; accepted are root and user %d", pid, uid, os.geteuid())

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 # How long a daemon may take to tell its statistics, in seconds. It does so while it stores what is left, too.
 _ANSWER_S = 5.0
 # struct ucred (unix(7)): pid, uid, gid
-_UCRED = struct.Struct("iii")
+_UCRED = struct.Struct("iII")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class ServingProcess:
     def find(stats_path: str) -> "ServingProcess | None":
         """Who listens there, also where it hangs; None when nobody does, or it can't be known."""
         with contextlib.suppress(OSError), _connected(stats_path) as connection:
-            return ServingProcess.of(_listener(connection), stats_path)
+            return ServingProcess.of(peer_of(connection)[0], stats_path)
         return None
 
     @staticmethod
@@ -54,7 +54,7 @@ class ServingProcess:
         """Whether it offers statistics and does not tell them; False also where it offers none any longer."""
         try:
             with _connected(self.stats_path) as connection:
-                if _listener(connection) == self.pid:
+                if peer_of(connection)[0] == self.pid:
                     connection.recv(1)
                 return False
         except (TimeoutError, BlockingIOError):  # it takes nothing off the queue, or the queue is full
@@ -80,7 +80,7 @@ def _connected(path: str) -> Iterator[socket.socket]:
         yield connection
 
 
-def _listener(connection: socket.socket) -> int:
-    """Who called listen(2) on the socket that this one is connected to (SO_PEERCRED in unix(7))."""
-    pid: int = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[0]
-    return pid
+def peer_of(connection: socket.socket) -> tuple[int, int]:
+    """Process and user that connected a unix socket, or called listen(2) on what it is connected to (SO_PEERCRED)."""
+    pid, uid, _ = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return pid, uid
