@@ -11,6 +11,7 @@ from hdfs_fuse.mounter.supervisor import stats_path
 
 from tests.csi.driver import bounded
 from tests.csi.volumes import MOUNT
+from tests.support.daemons import questions_of
 from tests.support.processes import Daemon, ProcessIdentity
 
 
@@ -135,9 +136,7 @@ def kill_daemon(directory: Path, pod: Pod) -> None:
 def children(node: Daemon) -> int:
     """How many questions to mounts the node service has left behind: programs that have not ended."""
     assert node.identity is not None
-    tasks = Path(f"/proc/{node.identity.pid}/task").iterdir()
-    pids = [pid for task in tasks for pid in (task / "children").read_text(encoding="ascii").split()]
-    return sum(Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip() in {"stat", "find"} for pid in pids)
+    return len(questions_of(node.identity.pid))
 
 
 def remove_mount(mount: "MountLine") -> None:

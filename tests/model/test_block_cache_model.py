@@ -115,23 +115,30 @@ class Source:
     opened: threading.Event = field(default_factory=threading.Event)
 
     def load(self, start: int, stop: int) -> Iterator[bytes]:
-        blocks = range(start // BLOCK, -(-stop // BLOCK))
-        for index in blocks:
+        loading = list(range(start // BLOCK, -(-stop // BLOCK)))
+        for index in loading:
             self.active[index] += 1
             if self.active[index] > 1:
                 self.overlaps.append(f"two loads of block {index} of {len(self.file.data)}")
+
+        def hand_over(end: int) -> bytes:
+            # Whoever gets a block's last byte may complete it, drop it and load it again, long before this stream ends.
+            while loading and min((loading[0] + 1) * BLOCK, len(self.file.data)) <= end:
+                self.active[loading.pop(0)] -= 1
+            return self.file.data[at:end]
+
         try:
             for at in range(start, stop, self.chunk_bytes):
                 assert self.opened.wait(PATIENCE_S)
                 end = min(at + self.chunk_bytes, stop)
                 if self.fail_at is not None and at <= self.fail_at < end:
-                    yield self.file.data[at : self.fail_at]
+                    yield hand_over(self.fail_at)
                     if self.ends_short:
                         return
                     raise errors.UnavailableError("cut")
-                yield self.file.data[at:end]
+                yield hand_over(end)
         finally:
-            for index in blocks:
+            for index in loading:
                 self.active[index] -= 1
 
 

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import threading
 from pathlib import Path
 
 import pytest
@@ -10,21 +9,9 @@ from hdfs_fuse.errors import DeadlineError, StaleError, UnavailableError
 from hdfs_fuse.mounter import probes
 
 from tests.mount.local import mounted
+from tests.support.daemons import questions_of
 from tests.support.processes import ProcessIdentity
 from tests.support.waiting import wait_until
-
-
-def asking() -> list[str]:
-    """The programs that this process has started and that have not ended."""
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii").split()
-    children += [
-        child
-        for thread in threading.enumerate()
-        if thread.native_id != os.getpid()
-        for child in Path(f"/proc/self/task/{thread.native_id}/children").read_text(encoding="ascii").split()
-    ]
-    names = [Path(f"/proc/{child}/comm").read_text(encoding="utf-8").strip() for child in children]
-    return [name for name in names if name in {"find", "stat"}]
 
 
 def test_a_mount_that_is_well(tmp_path: Path) -> None:
@@ -66,9 +53,9 @@ def test_a_mount_that_hangs_in_the_kernel_keeps_one_process(tmp_path: Path) -> N
                 for _ in range(4):
                     with pytest.raises(DeadlineError):
                         probes.check_listing(str(second.path), deadline_s=0.3)
-                assert asking() == ["find"]
+                assert questions_of(os.getpid()) == ["find"]
                 probes.space(str(second.path), deadline_s=10)  # the daemon itself is well
             finally:
                 daemon.send(signal.SIGCONT)
-            wait_until(lambda: not asking(), "the process ends when it is answered")
+            wait_until(lambda: not questions_of(os.getpid()), "the process ends when it is answered")
             probes.check_listing(str(second.path), deadline_s=10)

@@ -1,4 +1,4 @@
-"""The daemons of mounts that tests make in their own process."""
+"""The daemons of mounts that tests make in their own process, and other children of a process."""
 
 import os
 from pathlib import Path
@@ -23,6 +23,19 @@ def fork_servers() -> list[int]:
     """
     titled = [int(e.name) for e in Path("/proc").glob("[0-9]*") if command(int(e.name)).startswith(b"hdfs-fuse fork")]
     return [pid for pid in titled if _parent_of(pid) == os.getpid()]
+
+
+def questions_of(pid: int) -> list[str]:
+    """The programs by which a process asks mounts (mounter/probes.py) and that have not ended."""
+    return [name for name in map(_name_of, children_of(pid)) if name in {"find", "stat"}]
+
+
+def _name_of(pid: int) -> str:
+    """Also that of a zombie, which has no command line; nothing of one that is gone."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def _parent_of(pid: int) -> int:
