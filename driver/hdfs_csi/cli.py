@@ -124,8 +124,7 @@ _RUNTIME_DIR = _option(
     "HDFS_CSI_RUNTIME_DIR",
     type=click.Path(file_okay=False, resolve_path=True),
     default="/run/hdfs-fuse",
-    help="Where mounts offer their statistics, and inline volumes are mounted; "
-    "with the default `hdfs-fuse stats MOUNTPOINT` finds them.",
+    help="Where mounts offer their statistics; with the default `hdfs-fuse stats MOUNTPOINT` finds them.",
 )
 
 
@@ -212,6 +211,22 @@ def controller(
 )
 @_RUNTIME_DIR
 @_option(
+    "--inline-dir",
+    "HDFS_CSI_INLINE_DIR",
+    type=click.Path(file_okay=False, resolve_path=True),
+    show_default="inline in --runtime-dir",
+    help="Where volumes of one pod alone are mounted before they are shown to it: inline volumes, and those with "
+    "podUser. In a container it must be in a folder with Bidirectional mount propagation that `hdfs-csi mounter` does "
+    "not see.",
+)
+@_option(
+    "--volume-condition/--no-volume-condition",
+    "HDFS_CSI_VOLUME_CONDITION",
+    default=False,
+    help="Tell the health of volumes in NodeGetVolumeStats too, for kubelets with the feature gate CSIVolumeHealth, "
+    "which make an event of it. A volume whose mount is dead or hangs then has statistics of 0 instead of an error.",
+)
+@_option(
     "--cache-dir",
     "HDFS_CSI_CACHE_DIR",
     default="/var/cache/hdfs-fuse",
@@ -255,6 +270,8 @@ def node(
     node_id: str,
     mounter_endpoint: str | None,
     runtime_dir: str,
+    inline_dir: str | None,
+    volume_condition: bool,
     cache_dir: str,
     cache_size_bytes: int,
     cache_min_free_bytes: int,
@@ -292,12 +309,21 @@ def node(
                 remote_problem = str
                 registry.register(Mounts(runtime_dir))
             staging = Staging(Mounter(daemons), mounts, settings.complete)
-            ephemeral = Ephemeral(staging, os.path.join(runtime_dir, "inline"))
+            ephemeral = Ephemeral(staging, inline_dir or os.path.join(runtime_dir, "inline"))
             health = Health(mounts, staging.config_of)
             # A question takes milliseconds, and seconds where a mount hangs: enough that those pass by each other.
             questions = (threads - FREE_THREADS) // 4
             changes = threads - FREE_THREADS - questions
-            service = Node(node_id, staging, ephemeral, health, mounts, VolumeLocks(changes), VolumeLocks(questions))
+            service = Node(
+                node_id,
+                staging,
+                ephemeral,
+                health,
+                mounts,
+                VolumeLocks(changes),
+                VolumeLocks(questions),
+                tells_condition=volume_condition,
+            )
 
             def node_problem() -> str:
                 return problem() or remote_problem()

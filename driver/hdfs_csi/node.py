@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 from hdfs_fuse.config import CacheConfig, MountConfig, StagingConfig
-from hdfs_fuse.errors import InvalidArgumentError
+from hdfs_fuse.errors import DeadlineError, InvalidArgumentError, UnavailableError
 
-from hdfs_csi import access, stats, volume
+from hdfs_csi import access, condition, staged, stats, volume
 from hdfs_csi.ephemeral import Ephemeral
 from hdfs_csi.errors import NotReadyError
 from hdfs_csi.health import Health
@@ -28,6 +28,7 @@ CAPABILITIES = (
     _Rpc.GET_VOLUME_HEALTH,
     _Rpc.SINGLE_NODE_MULTI_WRITER,
     _Rpc.VOLUME_MOUNT_GROUP,
+    _Rpc.EXPAND_VOLUME,
 )
 
 # NodeGetInfoResponse.node_id in csi.proto overrides the general size limit: 256 bytes.
@@ -78,6 +79,8 @@ class Node:
         mounts: MountTable,
         locks: VolumeLocks,
         question_locks: VolumeLocks,
+        *,
+        tells_condition: bool = False,
     ) -> None:
         """Act through `staging` and `ephemeral`, one call a volume at a time.
 
@@ -90,6 +93,7 @@ class Node:
             locks: refuse a second call for a volume.
             question_locks: the same for calls that change nothing: they don't keep others waiting, and many of them
                 that wait for hung mounts don't keep volumes from being mounted and unmounted.
+            tells_condition: whether statistics carry the condition of CSI before 1.13.
 
         Raises:
             InvalidArgumentError: the node id is empty or too long.
@@ -103,6 +107,7 @@ class Node:
         self._mounts = mounts
         self._locks = locks
         self._question_locks = question_locks
+        self._tells_condition = tells_condition
 
     def node_get_info(self, _request: csi.NodeGetInfoRequest) -> csi.NodeGetInfoResponse:
         """CSI NodeGetInfo. No topology: HDFS is reached from every node."""
@@ -110,7 +115,8 @@ class Node:
 
     def node_get_capabilities(self, _request: csi.NodeGetCapabilitiesRequest) -> csi.NodeGetCapabilitiesResponse:
         """CSI NodeGetCapabilities."""
-        capabilities = [csi.NodeServiceCapability(rpc=_Rpc(type=capability)) for capability in CAPABILITIES]
+        offered = (*CAPABILITIES, condition.CAPABILITY) if self._tells_condition else CAPABILITIES
+        capabilities = [csi.NodeServiceCapability(rpc=_Rpc(type=capability)) for capability in offered]
         return csi.NodeGetCapabilitiesResponse(capabilities=capabilities)
 
     def node_stage_volume(self, request: csi.NodeStageVolumeRequest) -> csi.NodeStageVolumeResponse:
@@ -227,8 +233,37 @@ class Node:
         if not request.volume_path:
             raise InvalidArgumentError("volume_path: missing")
         with self._question_locks.hold(request.volume_path):
+            if self._tells_condition:
+                return self._stats_and_condition(request)
             usage = stats.usage(self._mounts, request.volume_id, request.volume_path)
         return csi.NodeGetVolumeStatsResponse(usage=usage)
+
+    def _stats_and_condition(self, request: csi.NodeGetVolumeStatsRequest) -> csi.NodeGetVolumeStatsResponse:
+        staged.find_at(self._mounts, request.volume_id, request.volume_path)
+        problem = self._health.problem(request.volume_id, request.volume_path, request.staging_target_path)
+        try:
+            usage = stats.usage(self._mounts, request.volume_id, request.volume_path)
+        except (DeadlineError, UnavailableError):
+            if problem is None:
+                raise
+            usage = [csi.VolumeUsage(unit=csi.VolumeUsage.BYTES)]  # kubelets want some, or don't look at the condition
+        response = csi.NodeGetVolumeStatsResponse(usage=usage)
+        condition.add(response, problem)
+        return response
+
+    def node_expand_volume(self, request: csi.NodeExpandVolumeRequest) -> csi.NodeExpandVolumeResponse:
+        """CSI NodeExpandVolume: nothing is to be done, since the size is a quota of HDFS; says what the mount shows.
+
+        Raises:
+            InvalidArgumentError: something is missing.
+            HdfsFuseError: what stats.usage raises.
+        """
+        volume.check_id(request.volume_id)
+        if not request.volume_path:
+            raise InvalidArgumentError("volume_path: missing")
+        with self._question_locks.hold(request.volume_path):
+            bytes_of, *_ = stats.usage(self._mounts, request.volume_id, request.volume_path)
+        return csi.NodeExpandVolumeResponse(capacity_bytes=bytes_of.total)
 
     def node_get_volume_health(self, request: csi.NodeGetVolumeHealthRequest) -> csi.NodeGetVolumeHealthResponse:
         """CSI NodeGetVolumeHealth: no entry where all is well, else the one that says most.

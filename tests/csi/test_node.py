@@ -151,10 +151,11 @@ def test_the_node_says_who_it_is(node: DriverProcess) -> None:
         rpc.GET_VOLUME_HEALTH,
         rpc.SINGLE_NODE_MULTI_WRITER,
         rpc.VOLUME_MOUNT_GROUP,
+        rpc.EXPAND_VOLUME,
     }
     assert node.client.call(csi.ProbeRequest()).ready.value
     assert node.client.call(csi.GetPluginInfoRequest()).name == "hdfs.csi.dev"
-    for request in (csi.NodeGetStorageHealthRequest(), csi.NodeExpandVolumeRequest(), csi.CreateVolumeRequest()):
+    for request in (csi.NodeGetStorageHealthRequest(), csi.CreateVolumeRequest()):
         assert node.client.refused(request)[0] is StatusCode.UNIMPLEMENTED
 
 

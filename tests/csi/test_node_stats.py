@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+from google.protobuf.unknown_fields import UnknownFieldSet
 from grpc import StatusCode
 from hdfs_csi.pb import csi_pb2 as csi
 
@@ -103,3 +104,57 @@ def test_statistics_survive_a_restart_of_the_node_service(node: DriverProcess, p
     node.client.call(pod.publish(volume))
     node.restart(kill=True)
     assert usage(node, pod.stats(volume))
+
+
+def test_an_expanded_volume_says_its_new_size(
+    node: DriverProcess, hdfs: LocalHdfs, area: str, pod: Pod, volume: csi.Volume
+) -> None:
+    hdfs.webhdfs("PUT", area, "SETQUOTA", namespacequota="10", storagespacequota=str(1 << 30))
+    node.client.call(pod.stage(volume))
+    node.client.call(pod.publish(volume))
+    request = csi.NodeExpandVolumeRequest(volume_id=volume.volume_id, volume_path=str(pod.target))
+    assert node.client.call(request).capacity_bytes == 1 << 30
+    elsewhere = csi.NodeExpandVolumeRequest(volume_id=volume.volume_id, volume_path="/some/path")
+    assert node.client.refused(elsewhere)[0] is StatusCode.NOT_FOUND
+    for missing in (
+        csi.NodeExpandVolumeRequest(volume_id=volume.volume_id),
+        csi.NodeExpandVolumeRequest(volume_path=str(pod.target)),
+    ):
+        assert node.client.refused(missing)[0] is StatusCode.INVALID_ARGUMENT
+
+
+def condition(response: csi.NodeGetVolumeStatsResponse) -> tuple[bool, str]:
+    """The VolumeCondition of CSI 1.12: field 2 of the response, with abnormal (1) and message (2)."""
+    fields = UnknownFieldSet(response)
+    assert (len(fields), fields[0].field_number) == (1, 2)
+    # A message of bytes and a number, as the one that CSI had: Kubernetes' own reads it in tests/e2e/kubernetes.
+    abnormal, message = fields[0].data[:2], fields[0].data[2:]
+    assert (abnormal[0], message[0]) == (1 << 3, 2 << 3 | 2)
+    length, at, shift = 0, 1, 0
+    while True:
+        length |= (message[at] & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if message[at - 1] < 0x80:
+            break
+    assert len(message) == at + length
+    return bool(abnormal[1]), message[at:].decode()
+
+
+@pytest.mark.parametrize("node_options", [["--volume-condition"]])
+def test_the_condition_of_older_kubelets(
+    node: DriverProcess, hdfs: LocalHdfs, area: str, pod: Pod, volume: csi.Volume, tmp_path: Path
+) -> None:
+    capabilities = node.client.call(csi.NodeGetCapabilitiesRequest()).capabilities
+    assert 4 in {int(found.rpc.type) for found in capabilities}
+    assert node.client.refused(pod.stats(volume))[0] is StatusCode.NOT_FOUND
+    node.client.call(pod.stage(volume))
+    node.client.call(pod.publish(volume))
+    response = node.client.call(pod.stats(volume))
+    assert condition(response) == (False, "the volume is well")
+    assert response.usage[0].total > 0
+
+    kill_daemon(tmp_path, pod)
+    response = node.client.call(pod.stats(volume))
+    abnormal, message = condition(response)
+    assert (abnormal, message.startswith("DaemonDead: ")) == (True, True), message
+    assert [(found.unit, found.total) for found in response.usage] == [(csi.VolumeUsage.BYTES, 0)]

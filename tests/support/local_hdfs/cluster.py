@@ -59,9 +59,9 @@ class LocalHdfs:
     permissions. A dead DataNode is noticed after 12 s.
 
     Attributes:
-        uri: `hdfs://127.0.0.1:PORT`.
+        uri: `hdfs://HOST:PORT`.
         conf_dir: core-site.xml and hdfs-site.xml, for clients too (HADOOP_CONF_DIR).
-        namenode_http: `http://127.0.0.1:PORT`: WebHDFS and /jmx.
+        namenode_http: `http://HOST:PORT`: WebHDFS and /jmx.
         directory: everything that the instance writes; its logs are `logs/*.log`. Gone after `stop`.
     """
 
@@ -75,6 +75,7 @@ class LocalHdfs:
         block_size_bytes: int = 128 * MIB,
         heap_mb: int = 256,
         jvm_options: tuple[str, ...] = (),
+        host: str = HOST,
         outlive: bool = False,
     ) -> None:
         """Describe an instance; nothing happens before `start`.
@@ -87,6 +88,7 @@ class LocalHdfs:
             block_size_bytes: of new files.
             heap_mb: of each JVM; a NameNode keeps about 500,000 names in the default.
             jvm_options: more options for the daemons.
+            host: address of this machine that they listen on.
             outlive: whether the daemons go on when this process ends without `stop`.
         """
         if not 1 <= datanodes <= MAX_DATANODES:
@@ -98,6 +100,7 @@ class LocalHdfs:
         self._block_size_bytes = block_size_bytes
         self._heap_mb = heap_mb
         self._jvm_options = jvm_options
+        self._host = host
         self._outlive = outlive
         self._directory: Path | None = None
         self._ports: Ports | None = None
@@ -121,12 +124,12 @@ class LocalHdfs:
     @property
     def uri(self) -> str:
         """The filesystem."""
-        return f"hdfs://{HOST}:{self._known_ports.namenode_rpc}"
+        return f"hdfs://{self._known_ports.host}:{self._known_ports.namenode_rpc}"
 
     @property
     def namenode_http(self) -> str:
         """WebHDFS and /jmx of the NameNode."""
-        return f"http://{HOST}:{self._known_ports.namenode_http}"
+        return f"http://{self._known_ports.host}:{self._known_ports.namenode_http}"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -171,7 +174,7 @@ class LocalHdfs:
         self._directory = self._choose_directory()
         try:
             self._make_directory(self._directory)
-            self._ports, self._reserved = reserve_ports(self._datanode_count)
+            self._ports, self._reserved = reserve_ports(self._host, self._datanode_count)
             self._describe_daemons({})
             self._write_state()
             self._write_configuration()
@@ -483,7 +486,7 @@ class LocalHdfs:
 
     def _http(self, method: str, port: int, target: str) -> tuple[int, bytes]:
         # http.client, since urllib would send these through the environment's proxies.
-        with contextlib.closing(http.client.HTTPConnection(HOST, port, timeout=10)) as connection:
+        with contextlib.closing(http.client.HTTPConnection(self._known_ports.host, port, timeout=10)) as connection:
             connection.request(method, target)
             response = connection.getresponse()
             return response.status, response.read()

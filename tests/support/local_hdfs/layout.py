@@ -9,6 +9,7 @@ import msgspec
 
 from tests.support.processes import ProcessIdentity
 
+# Loopback: nothing outside of this machine reaches an instance that is not told otherwise.
 HOST = "127.0.0.1"
 MIB = 1 << 20
 
@@ -19,8 +20,9 @@ _STATE = "local-hdfs.json"
 
 
 class Ports(msgspec.Struct, frozen=True):
-    """Where the daemons listen; a DataNode has three: data transfer, http, ipc."""
+    """Where the daemons listen: address and ports; a DataNode has three: data transfer, http, ipc."""
 
+    host: str
     namenode_rpc: int
     namenode_http: int
     datanodes: list[tuple[int, int, int]]
@@ -54,7 +56,7 @@ class State(msgspec.Struct, frozen=True):
             return None
 
 
-def reserve_ports(datanodes: int) -> tuple[Ports, contextlib.ExitStack]:
+def reserve_ports(host: str, datanodes: int) -> tuple[Ports, contextlib.ExitStack]:
     """Choose free ports, and keep others from taking them until the stack is closed.
 
     A socket that is bound but does not listen keeps the port from every other choice of a free one, while the
@@ -66,17 +68,17 @@ def reserve_ports(datanodes: int) -> tuple[Ports, contextlib.ExitStack]:
         for _ in range(2 + 3 * datanodes):
             reservation = sockets.enter_context(socket.socket())
             reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            reservation.bind((HOST, 0))
+            reservation.bind((host, 0))
             numbers.append(reservation.getsockname()[1])
         triples = [(numbers[i], numbers[i + 1], numbers[i + 2]) for i in range(2, len(numbers), 3)]
-        return Ports(numbers[0], numbers[1], triples), sockets.pop_all()
+        return Ports(host, numbers[0], numbers[1], triples), sockets.pop_all()
     raise AssertionError  # an ExitStack may swallow exceptions, but sockets do not
 
 
 def core_properties(ports: Ports, directory: Path) -> dict[str, str]:
     """core-site.xml."""
     return {
-        "fs.defaultFS": f"hdfs://{HOST}:{ports.namenode_rpc}",
+        "fs.defaultFS": f"hdfs://{ports.host}:{ports.namenode_rpc}",
         "hadoop.tmp.dir": f"{directory}/tmp",
         "hadoop.user.group.static.mapping.overrides": "".join(f"{user}={group};" for user, group in GROUPS.items()),
     }
@@ -87,8 +89,8 @@ def hdfs_properties(
 ) -> dict[str, str]:
     """hdfs-site.xml."""
     defaults = {
-        "dfs.namenode.rpc-address": f"{HOST}:{ports.namenode_rpc}",
-        "dfs.namenode.http-address": f"{HOST}:{ports.namenode_http}",
+        "dfs.namenode.rpc-address": f"{ports.host}:{ports.namenode_rpc}",
+        "dfs.namenode.http-address": f"{ports.host}:{ports.namenode_http}",
         "dfs.namenode.name.dir": f"{directory}/namenode",
         "dfs.blocksize": str(block_size_bytes),
         "dfs.replication": str(min(3, len(ports.datanodes))),
@@ -112,9 +114,9 @@ def datanode_properties(ports: Ports, directory: Path, index: int) -> dict[str, 
     transfer, http, ipc = ports.datanodes[index]
     return {
         # WebHDFS redirects to this name, by default the machine's own, which need not mean loopback.
-        "dfs.datanode.hostname": HOST,
-        "dfs.datanode.address": f"{HOST}:{transfer}",
-        "dfs.datanode.http.address": f"{HOST}:{http}",
-        "dfs.datanode.ipc.address": f"{HOST}:{ipc}",
+        "dfs.datanode.hostname": ports.host,
+        "dfs.datanode.address": f"{ports.host}:{transfer}",
+        "dfs.datanode.http.address": f"{ports.host}:{http}",
+        "dfs.datanode.ipc.address": f"{ports.host}:{ipc}",
         "dfs.datanode.data.dir": f"{directory}/datanode{index}",
     }
