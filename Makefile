@@ -11,7 +11,7 @@ PYTEST ?=
 # Processes that share the tests where all of them run; a few are over sooner in one, which starts one HDFS.
 JOBS ?= 2
 
-.PHONY: help install demo test hunt check bench proto lock format clean
+.PHONY: help install demo test hunt check bench e2e image proto lock format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -27,6 +27,14 @@ demo: ## a real HDFS on this machine, mounted, and what one sees in it
 test: ## all tests, against a real HDFS and real mounts (PYTEST="-k name" for some)
 	@$(setup) test
 	$(PYTHON) -m pytest $(or $(PYTEST),--numprocesses=$(JOBS))
+
+e2e: ## a real Kubernetes on this machine, the chart installed, and its tests (KEEP=1 leaves it up, PYTEST="-k name" for some)
+	@$(setup) e2e
+	@$(PYTHON) -m tests.e2e.kubernetes all $(PYTEST)
+
+image: ## the container image as build/hdfs-csi.tar, from Debian packages and wheels, without any registry
+	@mkdir -p build
+	@deploy/images/build.sh build/hdfs-csi.tar
 
 hunt: ## kill the driver's processes at random moments, and compare with a model (EXAMPLES=8, about 12 s each)
 	@$(setup) test

@@ -1,4 +1,4 @@
-"""A Go recent enough to build csi-sanity.
+"""A Go recent enough to build csi-sanity, and Kubernetes.
 
 A Go of 1.21 or later could fetch a newer one by itself, but Debian 12 has 1.19. Toolchains are published as versions of
 an ordinary module, though, so that any Go with modules can download one, checked by the checksum database.
@@ -15,9 +15,9 @@ from pathlib import Path
 
 from tests.support.cache import SetupError, cached, find_program
 
-# csi-test 5 asks for 1.25, Kubernetes 1.34 for 1.24.
-GO_MINIMUM = (1, 25)
-_GO_FETCHED = "1.25.4"
+# csi-test 5 asks for 1.25, etcd and the sidecars of tests/e2e/kubernetes for 1.26.
+GO_MINIMUM = (1, 26)
+_GO_FETCHED = "1.26.8"
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 

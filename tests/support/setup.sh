@@ -6,6 +6,7 @@
 #   tests/support/setup.sh demo      what a mount needs, Java, Maven and Hadoop's jars: a real HDFS on this machine
 #   tests/support/setup.sh test      all of these, and a JDK, Go, cargo, git, rsync and vim
 #   tests/support/setup.sh bench     also rclone, to compare with
+#   tests/support/setup.sh e2e       all of test's, and what a Kubernetes node and images are made with
 #
 # Steps that are done already cost nothing. What is missing is installed by apt-get where this runs as root, and
 # otherwise named together with the command that gets it.
@@ -67,6 +68,19 @@ need_for_test() {
 }
 
 need_for_bench() { need rclone have rclone; }
+
+need_for_e2e() {
+  need containerd have containerd
+  need runc have runc
+  need containernetworking-plugins test -x /usr/lib/cni/ptp
+  need iptables have iptables
+  need conntrack have conntrack
+  need iproute2 have ip
+  need procps have sysctl
+  need openssl have openssl
+  need debootstrap have debootstrap
+  need buildah have buildah
+}
 
 # packages NEED...: install what these functions find missing.
 packages() {
@@ -165,10 +179,15 @@ setup_bench() {
   setup_test
 }
 
+setup_e2e() {
+  packages need_for_install need_for_demo need_for_test need_for_e2e
+  setup_test
+}
+
 case ${1:-} in
-  install | check | demo | test | bench) "setup_$1" ;;
+  install | check | demo | test | bench | e2e) "setup_$1" ;;
   *)
-    say "usage: $0 install|check|demo|test|bench"
+    say "usage: $0 install|check|demo|test|bench|e2e"
     exit 2
     ;;
 esac
