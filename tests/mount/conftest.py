@@ -1,7 +1,8 @@
 """A writable mount, and what is behind it: a directory of a real HDFS, and one of the local disk."""
 
 import os
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,22 @@ from hdfs_fuse.mounter import mounts
 from tests.mount.behind import Behind
 from tests.mount.local import Mounted, mounted_writable
 from tests.support.local_hdfs import LocalHdfs
+
+MountTmpfs = Callable[[Path], None]
+
+
+@pytest.fixture
+def mount_tmpfs(tmp_path: Path) -> Iterator[MountTmpfs]:
+    made: list[Path] = []
+
+    def mount(path: Path) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "some source", path], check=True, timeout=30)
+        made.append(path)
+
+    yield mount
+    for path in reversed(made):
+        subprocess.run(["umount", "-l", path], check=False, timeout=30, capture_output=True)
 
 
 @pytest.fixture(params=["hdfs", "local"])

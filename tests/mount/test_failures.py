@@ -6,8 +6,12 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hdfs_fuse.config import MountConfig
@@ -21,9 +25,11 @@ from hdfs_fuse.errors import (
     UnavailableError,
 )
 from hdfs_fuse.mounter import mounts
+from hdfs_fuse.mounter.daemons import Ending
 from hdfs_fuse.mounter.mounter import Mounter
 from hdfs_fuse.mounter.supervisor import Supervisor, stats_path
 
+from tests.mount.conftest import MountTmpfs
 from tests.mount.local import mounted, mounted_writable
 from tests.support.daemons import FORKS, daemons
 from tests.support.processes import ProcessIdentity
@@ -125,6 +131,58 @@ def test_who_unmounts_waits_until_all_is_stored(tmp_path: Path) -> None:
         assert os.listdir(tmp_path / "a" / "staging") == []
         with pytest.raises(OSError, match=os.strerror(errno.ENOTCONN)):
             os.close(left_open)
+
+
+class _Reusing(Supervisor):
+    """Right after an unmount the kernel gives the device's number to another filesystem, as on a busy node."""
+
+    def __init__(self, runtime_dir: str, mount_another: Callable[[Path], None], directory: Path) -> None:
+        super().__init__(runtime_dir)
+        self._mount_another = mount_another
+        self._directory = directory
+
+    @contextmanager
+    def ending(self, mountpoint: str, device: str | None) -> Iterator[Any]:
+        with super().ending(mountpoint, device) as ending:
+            yield _ReusingEnding(ending, lambda: self._take(device))
+
+    def _take(self, device: str | None) -> None:
+        for number in range(20):  # the lowest number that is free; other tests mount too
+            self._mount_another(self._directory / str(number))
+            if any(entry.device == device for entry in mounts.entries()):
+                return
+        raise AssertionError(f"{device} was not given again")
+
+
+@dataclass
+class _ReusingEnding:
+    """Ending, whose first use comes when the mount is gone."""
+
+    ending: Ending
+    take: Callable[[], None]
+
+    @property
+    def devices(self) -> frozenset[str]:
+        self.take()
+        return self.ending.devices
+
+    def finish(self, devices: frozenset[str], *, deadline_s: float) -> None:
+        self.ending.finish(devices, deadline_s=deadline_s)
+
+
+def test_who_unmounts_waits_also_where_the_device_number_is_another_mount_s_by_then(
+    tmp_path: Path, mount_tmpfs: MountTmpfs
+) -> None:
+    (tmp_path / "tree").mkdir()
+    with mounted_writable(f"file://{tmp_path}/tree", tmp_path / "a") as mount:
+        daemon = ProcessIdentity.of(mount.stats()["pid"])
+        daemon.send(signal.SIGSTOP)
+        going_on = threading.Timer(1.0, lambda: daemon.send(signal.SIGCONT))
+        going_on.start()
+        Mounter(_Reusing(mount.runtime_dir, mount_tmpfs, tmp_path / "others")).unmount(str(mount.path), deadline_s=20)
+        assert not daemon.alive()
+        assert os.listdir(tmp_path / "a" / "staging") == []
+        going_on.join()
 
 
 def test_a_daemon_whose_mount_somebody_else_removed_is_ended(tmp_path: Path) -> None:

@@ -1,8 +1,6 @@
 """What mounts.py makes of /proc/self/mountinfo and of paths, with real mounts under odd names."""
 
 import os
-import subprocess
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,24 +10,9 @@ from hdfs_fuse.mounter import mounts
 from hdfs_fuse.mounter.mounter import Mounter
 from hdfs_fuse.mounter.supervisor import Supervisor
 
+from tests.mount.conftest import MountTmpfs
 from tests.mount.local import mounted, mounted_writable
 from tests.support.daemons import FORKS, daemons
-
-MountTmpfs = Callable[[Path], None]
-
-
-@pytest.fixture
-def mount_tmpfs(tmp_path: Path) -> Iterator[MountTmpfs]:
-    made: list[Path] = []
-
-    def mount(path: Path) -> None:
-        path.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "some source", path], check=True, timeout=30)
-        made.append(path)
-
-    yield mount
-    for path in reversed(made):
-        subprocess.run(["umount", "-l", path], check=False, timeout=30, capture_output=True)
 
 
 @pytest.mark.parametrize(

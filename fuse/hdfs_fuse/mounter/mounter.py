@@ -62,12 +62,15 @@ class Mounter:
         """
         end_s = time.monotonic() + deadline_s
         target = mounts.canonical(mountpoint)
-        entry = mounts.find(target)
+        before = mounts.entries()
+        entry = next((entry for entry in reversed(before) if entry.mountpoint == target), None)
+        elsewhere = {(other.mount_id, other.device) for other in before if other.mountpoint != target}
         with self._daemons.ending(target, entry.device if entry is not None else None) as ending:
             mounts.unmount(target, deadline_s=deadline_s, force=force)
-            # Where bind mounts are left, the daemon serves them.
-            gone = ending.devices - {left.device for left in mounts.entries()}
-            ending.finish(gone, deadline_s=end_s - time.monotonic())
+            # Where bind mounts are left, the daemon serves them. Only those of before count: the kernel gives the number of
+            # a device that is free to whatever is mounted next.
+            left = {other.device for other in mounts.entries() if (other.mount_id, other.device) in elsewhere}
+            ending.finish(ending.devices - left, deadline_s=end_s - time.monotonic())
 
 
 def _serve(daemon: Starting, target: str, fuse_fd: int, end_s: float) -> None:
