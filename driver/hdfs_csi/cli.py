@@ -365,6 +365,10 @@ def mounter(endpoint: str, http_address: str | None, log_format: str, log_level:
         threading.Thread(target=server.serve_forever, name="accept", daemon=True).start()
         log.info("keeping daemons endpoint=%s pid=%d", endpoint, os.getpid())
         ending.get()
+        if os.getpid() == 1:
+            # The first process of a container: the kernel would kill the daemons with it.
+            log.info("ending daemons, which store what was written")
+            supervisor.end_all()
     _leave()
 
 

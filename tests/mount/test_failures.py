@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hdfs_fuse.config import MountConfig
+from hdfs_fuse.config import MountConfig, StagingConfig
 from hdfs_fuse.errors import (
     BusyError,
     DeadlineError,
@@ -183,6 +183,28 @@ def test_who_unmounts_waits_also_where_the_device_number_is_another_mount_s_by_t
         assert not daemon.alive()
         assert os.listdir(tmp_path / "a" / "staging") == []
         going_on.join()
+
+
+def test_daemons_that_end_with_their_container_store_what_was_written(tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "mnt").mkdir()
+    with tempfile.TemporaryDirectory(prefix="hf-") as runtime:
+        supervisor = Supervisor(runtime, str(tmp_path / "daemon.log"), FORKS)
+        config = MountConfig(
+            uri=f"file://{tmp_path}/tree", read_only=False, staging=StagingConfig(directory=str(tmp_path / "staging"))
+        )
+        mounter = Mounter(supervisor)
+        mounter.mount(config, str(tmp_path / "mnt"))
+        try:
+            left_open = os.open(tmp_path / "mnt" / "file", os.O_WRONLY | os.O_CREAT)
+            os.write(left_open, b"content")
+            supervisor.end_all()
+            assert (tmp_path / "tree" / "file").read_bytes() == b"content"
+            assert os.listdir(tmp_path / "staging") == []
+            with pytest.raises(OSError, match=os.strerror(errno.ENOTCONN)):
+                os.close(left_open)
+        finally:
+            mounter.unmount(str(tmp_path / "mnt"), force=True)
 
 
 def test_a_daemon_whose_mount_somebody_else_removed_is_ended(tmp_path: Path) -> None:

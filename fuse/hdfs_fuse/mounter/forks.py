@@ -84,10 +84,14 @@ class ForkedProcess:
                 self._code = int(os.read(self._status_fd, 16) or -signal.SIGKILL)
         return self._code
 
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal; one that has ended gets none."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, number)
+
     def kill(self) -> None:
         """SIGKILL it."""
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        self.send(signal.SIGKILL)
 
 
 class Forks:

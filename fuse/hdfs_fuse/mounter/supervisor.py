@@ -293,6 +293,15 @@ class Supervisor:
         for daemon in own:
             daemon.process.wait()
 
+    def end_all(self) -> None:
+        """Have all daemons of this supervisor end, and wait until they have stored what was written."""
+        with self._mutex:
+            daemons = list(self._daemons)
+        for daemon in daemons:
+            daemon.process.send(signal.SIGTERM)
+        for daemon in daemons:
+            daemon.process.wait()
+
     def close(self) -> None:
         """Stop supervising. The daemons go on."""
         with self._mutex:
