@@ -67,8 +67,8 @@ class Mounter:
         elsewhere = {(other.mount_id, other.device) for other in before if other.mountpoint != target}
         with self._daemons.ending(target, entry.device if entry is not None else None) as ending:
             mounts.unmount(target, deadline_s=deadline_s, force=force)
-            # Where bind mounts are left, the daemon serves them. Only those of before count: the kernel gives a device's
-            # number, when it is free, to whatever is mounted next.
+            # Where bind mounts are left, the daemon serves them. Only those of before count: a device number that is
+            # free is given to whatever is mounted next.
             left = {other.device for other in mounts.entries() if (other.mount_id, other.device) in elsewhere}
             ending.finish(ending.devices - left, deadline_s=end_s - time.monotonic())
 
