@@ -229,9 +229,7 @@ class Node:
             InvalidArgumentError: something is missing.
             HdfsFuseError: what stats.usage raises.
         """
-        volume.check_id(request.volume_id)
-        if not request.volume_path:
-            raise InvalidArgumentError("volume_path: missing")
+        _check_volume_path(request)
         with self._question_locks.hold(request.volume_path):
             if self._tells_condition:
                 return self._stats_and_condition(request)
@@ -258,9 +256,7 @@ class Node:
             InvalidArgumentError: something is missing.
             HdfsFuseError: what stats.usage raises.
         """
-        volume.check_id(request.volume_id)
-        if not request.volume_path:
-            raise InvalidArgumentError("volume_path: missing")
+        _check_volume_path(request)
         with self._question_locks.hold(request.volume_path):
             bytes_of, *_ = stats.usage(self._mounts, request.volume_id, request.volume_path)
         return csi.NodeExpandVolumeResponse(capacity_bytes=bytes_of.total)
@@ -282,6 +278,13 @@ class Node:
         if problem is not None:
             health.health_statuses.add(status=problem.status, reason=problem.reason, message=problem.message)
         return csi.NodeGetVolumeHealthResponse(volume_health=health)
+
+
+def _check_volume_path(request: csi.NodeGetVolumeStatsRequest | csi.NodeExpandVolumeRequest) -> None:
+    # Any path: where the volume is not, CSI wants NOT_FOUND.
+    volume.check_id(request.volume_id)
+    if not request.volume_path:
+        raise InvalidArgumentError("volume_path: missing")
 
 
 def _check_path(name: str, path: str) -> None:
