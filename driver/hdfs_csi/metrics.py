@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 _OPERATION_BOUNDS_S = (0.005, 0.02, 0.1, 0.5, 2, 10, 30, 60, 120)
 # Mounts that are asked at once; each may take the 5 s of stats.fetch.
 _ASKED_AT_ONCE = 16
+# One volume may have several mounts on a node: those with podUser have.
+_LABELS = ["volume_id", "mount"]
 # Of a mount: name in its statistics -> name and meaning here.
 _GAUGES = {
     "uptime_s": ("hdfs_fuse_uptime_seconds", "since the mount was made"),
@@ -69,9 +71,9 @@ class Mounts:
         states.add_metric(["silent"], len(paths) - len(found))
         yield states
         for name, (shown, meaning) in _GAUGES.items():
-            gauge = GaugeMetricFamily(shown, meaning, labels=["volume_id"])
+            gauge = GaugeMetricFamily(shown, meaning, labels=_LABELS)
             for answer in found:
-                gauge.add_metric([answer["volume_id"]], answer[name])
+                gauge.add_metric(_labels(answer), answer[name])
             yield gauge
         for field in fields(Metrics):
             if field.type is int:
@@ -81,28 +83,33 @@ class Mounts:
 
 
 def _counter(name: str, meaning: str, found: Iterable[dict[str, Any]]) -> Metric:
-    counter = CounterMetricFamily(f"hdfs_fuse_{name.removesuffix('_count')}", meaning, labels=["volume_id"])
+    counter = CounterMetricFamily(f"hdfs_fuse_{name.removesuffix('_count')}", meaning, labels=_LABELS)
     for answer in found:
-        counter.add_metric([answer["volume_id"]], answer[name])
+        counter.add_metric(_labels(answer), answer[name])
     return counter
 
 
 def _histogram(name: str, meaning: str, found: Iterable[dict[str, Any]]) -> Metric:
     histogram = HistogramMetricFamily(
-        f"hdfs_fuse_{name.removesuffix('_latency')}_seconds", f"how long these took: {meaning}", labels=["volume_id"]
+        f"hdfs_fuse_{name.removesuffix('_latency')}_seconds", f"how long these took: {meaning}", labels=_LABELS
     )
     for answer in found:
         total, buckets = 0, []
         for bound_s, count in zip((*LATENCY_BOUNDS_S, "+Inf"), answer[name]["buckets"], strict=True):
             total += count
             buckets.append((str(bound_s), total))
-        histogram.add_metric([answer["volume_id"]], buckets, answer[name]["sum_s"])
+        histogram.add_metric(_labels(answer), buckets, answer[name]["sum_s"])
     return histogram
+
+
+def _labels(answer: dict[str, Any]) -> list[str]:
+    return [answer["volume_id"], answer["mount"]]
 
 
 def _fetch(path: str) -> dict[str, Any] | None:
     try:
-        return stats.fetch(path)
+        # The folder is named after the device number (supervisor.stats_path).
+        return {**stats.fetch(path), "mount": os.path.basename(os.path.dirname(path))}
     except MountError as e:
         log.debug("no statistics path=%s error=%s", path, e)
         return None

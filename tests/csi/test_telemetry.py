@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.csi.driver import DriverProcess, hdfs_csi
-from tests.csi.pods import Pod
+from tests.csi.pods import Pod, make_pod
 from tests.csi.volumes import CONTENT, create
 from tests.support.local_hdfs import LocalHdfs
 from tests.support.waiting import wait_until
@@ -32,10 +32,10 @@ def http_port(process: DriverProcess) -> int:
 
 
 def scraped(port: int) -> dict[tuple[str, str], float]:
-    """Values by name and all labels."""
+    """Values by name and all labels but the number of the mount."""
     answer = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).raise_for_status()
     return {
-        (sample.name, ",".join(value for _, value in sorted(sample.labels.items()))): sample.value
+        (sample.name, ",".join(value for name, value in sorted(sample.labels.items()) if name != "mount")): sample.value
         for family in text_string_to_metric_families(answer.text)
         for sample in family.samples
     }
@@ -84,6 +84,18 @@ def test_the_mounts_of_a_node(node: DriverProcess, volume: csi.Volume, pod: Pod)
     node.client.call(pod.unpublish(volume))
     node.client.call(pod.unstage(volume))
     assert scraped(http_port(node))["hdfs_csi_mounts", "answering"] == 0
+
+
+@pytest.mark.parametrize("node_options", [["--http-address", "127.0.0.1:0"]])
+def test_two_mounts_of_one_volume_are_told_apart(node: DriverProcess, volume: csi.Volume, tmp_path: Path) -> None:
+    """As those of a volume with podUser are; Prometheus refuses two samples with the same labels."""
+    for name in ("a", "b"):
+        made = make_pod(tmp_path / name)
+        node.client.call(made.stage(volume))
+    text = httpx.get(f"http://127.0.0.1:{http_port(node)}/metrics", trust_env=False).text
+    samples = [line.rpartition(" ")[0] for line in text.splitlines() if not line.startswith("#")]
+    assert len(samples) == len(set(samples))
+    assert sum(sample.startswith("hdfs_fuse_uptime_seconds{") for sample in samples) == 2
 
 
 def test_every_metric_is_documented() -> None:
