@@ -62,7 +62,7 @@ def chart_values(hdfs: LocalHdfs) -> dict[str, object]:
         },
         # The superuser of the local HDFS is whoever started it.
         "controller": {"hdfsUser": "root", "baseUris": [f"{hdfs.uri}/volumes"]},
-        "node": {"hdfsUser": "root", "extraArgs": ["--volume-condition"]},
+        "node": {"extraArgs": ["--volume-condition"]},
         "inlineVolumes": {"enabled": True},
         "storageClasses": [
             {"name": "hdfs", "parameters": {"uri": f"{hdfs.uri}/volumes", "hdfsBlockSizeBytes": "1Mi"}},
