@@ -1,12 +1,10 @@
 """csi-sanity, the conformance test of CSI drivers: built once from its Go module."""
 
-import os
 import shutil
-import subprocess
 from pathlib import Path
 
-from tests.support.cache import SetupError, cached
-from tests.support.golang import go_program
+from tests.support.cache import cached
+from tests.support.golang import go
 
 # 5.6 tests CSI 1.13, the release of proto/csi.proto.
 VERSION = "v5.6.0"
@@ -23,16 +21,5 @@ def csi_sanity() -> Path:
 
 
 def _build(target: Path) -> None:
-    go = go_program()
-    done = subprocess.run(
-        [str(go), "install", f"{_MODULE}@{VERSION}"],
-        # Go fetches toolchains only for what is installed by version; ours is recent enough (golang.py).
-        env={**os.environ, "GOBIN": str(target), "GOTOOLCHAIN": "local", "GOFLAGS": ""},
-        cwd=target,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise SetupError(f"csi-sanity {VERSION} can't be built; is there a network? {done.stderr}")
+    go(target, "install", f"{_MODULE}@{VERSION}", GOBIN=str(target))
     assert shutil.which(str(target / "csi-sanity"))

@@ -38,6 +38,25 @@ def go_program() -> Path:
     return cached(f"go-{_GO_FETCHED}", fetch) / "bin" / "go"
 
 
+def go(directory: Path, *arguments: str, **environment: str) -> str:
+    """What `go` prints in `directory`. It fetches modules, and no other Go: ours is recent enough.
+
+    Raises:
+        SetupError: there is none, or it failed.
+    """
+    done = subprocess.run(
+        [str(go_program()), *arguments],
+        cwd=directory,
+        env={**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": "", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SetupError(f"go {' '.join(arguments[:2])} failed; is there a network? {done.stderr[-4000:]}")
+    return done.stdout.strip()
+
+
 def _version(program: Path) -> tuple[int, ...]:
     # GOTOOLCHAIN=local: what is installed, not what it would fetch for the module of the current directory.
     said = subprocess.run(

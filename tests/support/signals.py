@@ -1,4 +1,4 @@
-"""Ending on a signal as on an error, so that all that was started is taken down. For the demo and the benchmark."""
+"""Ending on a signal as on an error, so that all that was started is taken down: demo, benchmark, cluster of tests."""
 
 import os
 import signal

@@ -7,14 +7,18 @@ python -m tests.e2e.kubernetes test -k disruption -x
 """
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from rich.console import Console
+
 from tests.e2e.kubernetes import binaries, images
 from tests.support.cache import SetupError, cache_dir
+from tests.support.signals import exit_on, handle_signals
 
 _CLUSTER = Path(__file__).parent / "cluster"
 
@@ -52,12 +56,14 @@ def run_all(options: Sequence[str]) -> int:
         took.append((name, time.monotonic() - started))
         return status
 
+    handle_signals(exit_on(Console(stderr=True)))
     timed("binaries", binaries.build)
     timed("images", images.build)
     try:
         timed("cluster up", lambda: _script("up"))
         status = timed("tests", lambda: test(options))
     finally:
+        handle_signals(signal.SIG_IGN)  # a second Ctrl-C would leave the rest behind
         if os.environ.get("KEEP"):
             print(f"the cluster stays up: {_CLUSTER}/inside.sh kubectl get pods -A", file=sys.stderr)
         else:

@@ -4,15 +4,13 @@ Each folder of `binaries/` is a Go module that names them with their versions. T
 staging modules by the published ones, since `go install` refuses a module with replacements.
 """
 
-import os
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.cache import SetupError, cache_dir
-from tests.support.golang import go_program
+from tests.support.cache import cache_dir
+from tests.support.golang import go
 
 _MODULES = Path(__file__).parent / "binaries"
 _CRDS = "github.com/kubernetes-csi/external-snapshotter/client/v8"
@@ -104,15 +102,4 @@ def _version_flags() -> list[str]:
 
 
 def _go(module: str, *arguments: str) -> str:
-    environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false", "GOTOOLCHAIN": "local"}
-    done = subprocess.run(
-        [str(go_program()), *arguments],
-        cwd=_MODULES / module,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise SetupError(f"go {arguments[0]} in {module} failed; is there a network? {done.stderr[-4000:]}")
-    return done.stdout.strip()
+    return go(_MODULES / module, *arguments, CGO_ENABLED="0", GOFLAGS="-buildvcs=false")
