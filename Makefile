@@ -14,7 +14,7 @@ JOBS ?= 2
 .PHONY: help install demo test hunt check bench e2e image proto lock format clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /\1\t/' | expand -t 10
 
 install: ## what a mount needs: Debian packages (as root) and .venv from the lock
 	@$(setup) install

@@ -4,14 +4,17 @@ Everything ends by a deadline. A listing of the mount goes to the NameNode under
 what pods may do; the NameNodes' web servers are asked without one, and say what the cluster can do.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from hdfs_fuse.backend import namenodes
+from hdfs_fuse.backend.connect import resolve
 from hdfs_fuse.config import MountConfig
 from hdfs_fuse.errors import (
     DeadlineError,
     HdfsFuseError,
+    InvalidArgumentError,
     NotFoundError,
     PermissionDeniedError,
     StaleError,
@@ -26,6 +29,8 @@ from hdfs_csi.staged import MountedVolume, MountTable
 # For statfs and for a listing, and for each answer of a NameNode: together less than the kubelet's two minutes.
 PROBE_DEADLINE_S = 5.0
 NAMENODE_DEADLINE_S = 3.0
+# Volumes of one filesystem that are tried for one whose daemon answers: each may take PROBE_DEADLINE_S.
+_ASKED_VOLUMES = 3
 
 _RESTART = "end the pods of the volume on this node: starting one mounts it anew"
 
@@ -80,6 +85,33 @@ class Health:
         config = self._config_of(volume)
         return _daemon_problem(mountpoint) or _hdfs_problem(mountpoint, config)
 
+    def storage_problems(self) -> list[Problem]:
+        """What is wrong with the filesystems behind the volumes of this node; one for each reason.
+
+        Nothing is known of a filesystem that no volume here is of.
+        """
+        volumes: dict[str, list[MountedVolume]] = {}
+        for volume in staged.find_volumes(self._mounts):
+            with contextlib.suppress(InvalidArgumentError):  # what another release has mounted
+                location = resolve(self._config_of(volume))
+                if location.scheme == "hdfs":
+                    volumes.setdefault(location.filesystem, []).append(volume)
+        found: dict[str, Problem] = {}
+        for of_one in volumes.values():
+            problem = self._storage_problem(of_one[:_ASKED_VOLUMES])
+            if problem is not None:
+                before = f"{found[problem.reason].message}; " if problem.reason in found else ""
+                found[problem.reason] = replace(problem, message=before + problem.message)
+        return list(found.values())
+
+    def _storage_problem(self, volumes: Sequence[MountedVolume]) -> Problem | None:
+        """Of the filesystem that these are of, through the first whose daemon answers."""
+        for volume in volumes:
+            mountpoint = volume.entry.mountpoint
+            if _daemon_problem(mountpoint) is None:
+                return _filesystem_problem(self._config_of(volume), _failure(mountpoint))
+        return _filesystem_problem(self._config_of(volumes[0]), None)
+
 
 def _daemon_problem(mountpoint: str) -> Problem | None:
     """Whether somebody serves the mount, whatever state HDFS is in."""
@@ -94,16 +126,28 @@ def _daemon_problem(mountpoint: str) -> Problem | None:
 
 def _hdfs_problem(mountpoint: str, config: MountConfig) -> Problem | None:
     """Whether the volume can be listed, and what the cluster says beyond that."""
-    failure: HdfsFuseError | None = None
-    try:
-        probes.check_listing(mountpoint, deadline_s=PROBE_DEADLINE_S)
-    except PermissionDeniedError:
+    failure = _failure(mountpoint)
+    if isinstance(failure, PermissionDeniedError):
         user = config.user or "the node service's identity"
         return Problem("PermissionDenied", f"{config.uri}: HDFS refuses {user}; see hdfs dfs -ls and -getfacl of it")
-    except StaleError:
+    if isinstance(failure, StaleError):
         return Problem("DirectoryGone", f"{config.uri}: not in HDFS any more; make it again, or end the pods")
+    return _filesystem_problem(config, failure)
+
+
+def _failure(mountpoint: str) -> HdfsFuseError | None:
+    """Why a volume can't be listed; None where it can."""
+    try:
+        probes.check_listing(mountpoint, deadline_s=PROBE_DEADLINE_S)
     except HdfsFuseError as e:
-        failure = e
+        return e
+    return None
+
+
+def _filesystem_problem(config: MountConfig, failure: HdfsFuseError | None) -> Problem | None:
+    """What is wrong with the filesystem of a volume that can't be listed, or that can, where `failure` is None."""
+    if isinstance(failure, PermissionDeniedError | StaleError):
+        failure = None  # the NameNode has answered
     try:
         state = namenodes.ask(config, deadline_s=NAMENODE_DEADLINE_S)
     except UnavailableError as e:

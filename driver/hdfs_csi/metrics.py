@@ -12,7 +12,7 @@ from dataclasses import fields
 from typing import Any
 
 from hdfs_fuse.errors import MountError
-from hdfs_fuse.metrics import LATENCY_BOUNDS_S, Latency, Metrics
+from hdfs_fuse.metrics import LATENCY_BOUNDS_S, ErrorCounts, Latency, Metrics
 from hdfs_fuse.mounter import stats
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -33,6 +33,10 @@ _GAUGES = {
     "loaders": ("hdfs_fuse_loaders", "processes that read small files"),
     "cache_used_bytes": ("hdfs_fuse_cache_used_bytes", "bytes in the node's cache, of all mounts"),
     "cache_size_bytes": ("hdfs_fuse_cache_size_bytes", "the most that the node's cache may hold"),
+    "changed_files": ("hdfs_fuse_upload_changed_files", "files with bytes that HDFS does not have"),
+    "staged_bytes": ("hdfs_fuse_upload_staged_bytes", "bytes of files that are being changed, on the node's disk"),
+    "publishing_files": ("hdfs_fuse_upload_publishing_files", "files that are being stored, or wait for their turn"),
+    "completing_files": ("hdfs_fuse_upload_completing_files", "stored files that HDFS has yet to complete"),
 }
 
 
@@ -80,12 +84,23 @@ class Mounts:
                 yield _counter(field.name, field.metadata["meaning"], found)
             elif field.type is Latency:
                 yield _histogram(field.name, field.metadata["meaning"], found)
+            elif field.type is ErrorCounts:
+                yield _errors(field.metadata["meaning"], found)
 
 
 def _counter(name: str, meaning: str, found: Iterable[dict[str, Any]]) -> Metric:
     counter = CounterMetricFamily(f"hdfs_fuse_{name.removesuffix('_count')}", meaning, labels=_LABELS)
     for answer in found:
         counter.add_metric(_labels(answer), answer[name])
+    return counter
+
+
+def _errors(meaning: str, found: Iterable[dict[str, Any]]) -> Metric:
+    counter = CounterMetricFamily("hdfs_fuse_error", meaning, labels=[*_LABELS, "errno", "kind"])
+    for answer in found:
+        for name, kinds in answer["errors"].items():
+            for kind, count in kinds.items():
+                counter.add_metric([*_labels(answer), name, kind], count)
     return counter
 
 

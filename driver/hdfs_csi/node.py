@@ -26,6 +26,7 @@ CAPABILITIES = (
     _Rpc.STAGE_UNSTAGE_VOLUME,
     _Rpc.GET_VOLUME_STATS,
     _Rpc.GET_VOLUME_HEALTH,
+    _Rpc.GET_STORAGE_HEALTH,
     _Rpc.SINGLE_NODE_MULTI_WRITER,
     _Rpc.VOLUME_MOUNT_GROUP,
     _Rpc.EXPAND_VOLUME,
@@ -278,6 +279,16 @@ class Node:
         if problem is not None:
             health.health_statuses.add(status=problem.status, reason=problem.reason, message=problem.message)
         return csi.NodeGetVolumeHealthResponse(volume_health=health)
+
+    def node_get_storage_health(self, _request: csi.NodeGetStorageHealthRequest) -> csi.NodeGetStorageHealthResponse:
+        """CSI NodeGetStorageHealth: what is wrong with the filesystems of the volumes here, if anything."""
+        with self._question_locks.hold("NodeGetStorageHealth"):
+            problems = self._health.storage_problems()
+        response = csi.NodeGetStorageHealthResponse()
+        for problem in problems:
+            status = csi.STORAGE_DEGRADED if problem.status == csi.DEGRADED else csi.STORAGE_UNREACHABLE
+            response.backend_health.add(status=status, reason=problem.reason, message=problem.message)
+        return response
 
 
 def _check_volume_path(request: csi.NodeGetVolumeStatsRequest | csi.NodeExpandVolumeRequest) -> None:

@@ -51,6 +51,7 @@ _QUIET = frozenset(
         "NodeGetCapabilities",
         "NodeGetVolumeStats",
         "NodeGetVolumeHealth",
+        "NodeGetStorageHealth",
     }
 )
 

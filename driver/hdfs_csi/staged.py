@@ -195,14 +195,17 @@ def clear(mounts: MountTable, staging_path: str) -> None:
             os.unlink(os.path.join(resolve(staging_path), _RECORD))
 
 
-def find_volume(mounts: MountTable, volume_id: str) -> Iterator[MountedVolume]:
-    """Every mount of a volume: one where it is staged, and one for each pod that has it inline."""
+def find_volumes(mounts: MountTable) -> Iterator[MountedVolume]:
+    """Every mount of every volume: one where it is staged, and one for each pod that has it inline."""
     for entry in mounts.entries():
         staging_path, name = os.path.split(entry.mountpoint)
-        if entry.fstype == FSTYPE and name == _MOUNT:
-            record = read_record(staging_path)
-            if record is not None and record.volume_id == volume_id:
-                yield MountedVolume(record, entry)
+        if entry.fstype == FSTYPE and name == _MOUNT and (record := read_record(staging_path)) is not None:
+            yield MountedVolume(record, entry)
+
+
+def find_volume(mounts: MountTable, volume_id: str) -> Iterator[MountedVolume]:
+    """Every mount of a volume."""
+    return (volume for volume in find_volumes(mounts) if volume.record.volume_id == volume_id)
 
 
 def find_at(mounts: MountTable, volume_id: str, path: str) -> tuple[MountedVolume, str]:

@@ -20,6 +20,11 @@ class Extents:
     def __len__(self) -> int:
         return len(self._starts)
 
+    @property
+    def size(self) -> int:
+        """How many bytes there are."""
+        return sum(self._stops) - sum(self._starts)
+
     def add(self, start: int, stop: int) -> None:
         """Have [start, stop)."""
         if start >= stop:

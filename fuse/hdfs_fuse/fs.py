@@ -7,6 +7,7 @@ changed file gets other cache keys and new pages.
 """
 
 import contextlib
+import dataclasses
 import logging
 import os
 import time
@@ -47,7 +48,7 @@ from hdfs_fuse.open_file import OpenFile
 from hdfs_fuse.reader import Reader, Shared
 from hdfs_fuse.small_reader import SmallReader
 from hdfs_fuse.writing.draft import Draft, DraftEndedError
-from hdfs_fuse.writing.drafts import Drafts
+from hdfs_fuse.writing.drafts import Drafts, UploadQueue
 from hdfs_fuse.xattrs import Xattrs
 
 logger = logging.getLogger(__name__)
@@ -637,6 +638,7 @@ class Filesystem:
             "loaders": self._cache.loader_count,
             "cache_used_bytes": store.counted_bytes() if store is not None else 0,
             "cache_size_bytes": self._config.cache.size_bytes if store is not None else 0,
+            **dataclasses.asdict(UploadQueue() if self._drafts is None else self._drafts.queue()),
             **self._metrics.as_dict(),
         }
 

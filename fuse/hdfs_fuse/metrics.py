@@ -1,6 +1,8 @@
 """Every metric of a mount: name, unit, meaning. Plain integers, since a READ counts several of them."""
 
+import errno
 import time
+from collections import Counter
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -48,6 +50,26 @@ class Latency:
         return None
 
 
+class ErrorCounts:
+    """Requests that failed, by the errno that applications saw and by the exception behind it."""
+
+    __slots__ = ("_counts",)
+
+    def __init__(self) -> None:
+        self._counts: Counter[tuple[str, str]] = Counter()
+
+    def count(self, code: int, error: Exception) -> None:
+        """Count one, answered with the errno `code`."""
+        self._counts[errno.errorcode[code], type(error).__name__] += 1
+
+    def as_dict(self) -> dict[str, dict[str, int]]:
+        """Name of the errno -> name of the exception -> how often."""
+        found: dict[str, dict[str, int]] = {}
+        for (name, kind), count in self._counts.items():
+            found.setdefault(name, {})[kind] = count
+        return found
+
+
 def _counter(meaning: str) -> int:
     return field(default=0, metadata={"meaning": meaning})
 
@@ -76,7 +98,10 @@ class Metrics:
     written_bytes: int = _counter("bytes that applications wrote")
     published_count: int = _counter("files that were stored in HDFS")
     published_bytes: int = _counter("bytes of those files")
-    error_count: int = _counter("requests answered with an errno other than ENOENT, ENODATA and ENOTSUP")
+    errors: ErrorCounts = field(
+        default_factory=ErrorCounts,
+        metadata={"meaning": "requests answered with an errno other than ENOENT, ENODATA and ENOTSUP"},
+    )
     lookup_latency: Latency = _latency("LOOKUP and GETATTR")
     open_latency: Latency = _latency("OPEN")
     read_latency: Latency = _latency("READ")
@@ -91,4 +116,7 @@ class Metrics:
     def as_dict(self) -> dict[str, Any]:
         """All of them by name, for JSON."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {name: value.as_dict() if isinstance(value, Latency) else value for name, value in values.items()}
+        return {
+            name: value.as_dict() if isinstance(value, Latency | ErrorCounts) else value
+            for name, value in values.items()
+        }

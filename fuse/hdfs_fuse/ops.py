@@ -56,7 +56,7 @@ def guarded(latency: str | None = None) -> Callable[[Handler[P, R]], Handler[P, 
                 raise pyfuse3.FUSEError(self.report(handler.__name__, e)) from e
             except Exception as e:
                 logger.exception("unexpected error in %s", handler.__name__)
-                self.metrics.error_count += 1
+                self.metrics.errors.count(errno.EIO, e)
                 raise pyfuse3.FUSEError(errno.EIO) from e
             finally:
                 if latency is not None:
@@ -90,7 +90,7 @@ class Operations(pyfuse3.Operations):
         """The errno for an error; logs what an operator should know, once for each kind of incident."""
         code = errno_of(error)
         if code not in _ORDINARY:
-            self.metrics.error_count += 1
+            self.metrics.errors.count(code, error)
         if code in {errno.EIO, errno.ETIMEDOUT}:
             incident = f"{handler} {type(error).__name__}"
             log = logger.debug if incident in self._reported else logger.warning

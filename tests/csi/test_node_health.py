@@ -57,13 +57,24 @@ def found(node: DriverProcess, question: csi.NodeGetVolumeHealthRequest) -> tupl
     return f"{csi.VolumeHealthErrorType.Name(entry.status)} {entry.reason}", entry.message
 
 
+def storage(node: DriverProcess, hdfs: LocalHdfs) -> list[str]:
+    """What is wrong with the filesystem; those of volumes that are mounted beside these tests are left out."""
+    answer = node.client.call(csi.NodeGetStorageHealthRequest())
+    return [
+        f"{csi.StorageHealthErrorType.Name(entry.status)} {entry.reason}"
+        for entry in answer.backend_health
+        if hdfs.uri in entry.message
+    ]
+
+
 def test_a_volume_that_is_well(
-    node: DriverProcess, pod: Pod, volume: csi.Volume, published: csi.NodeGetVolumeHealthRequest
+    node: DriverProcess, hdfs: LocalHdfs, pod: Pod, volume: csi.Volume, published: csi.NodeGetVolumeHealthRequest
 ) -> None:
     by_id = csi.NodeGetVolumeHealthRequest(volume_id=volume.volume_id)
     staged = csi.NodeGetVolumeHealthRequest(volume_id=volume.volume_id, staging_target_path=str(pod.staging))
     for question in (by_id, staged, published):
         assert found(node, question) == (None, "")
+    assert storage(node, hdfs) == []
 
 
 def test_bad_questions(node: DriverProcess, pod: Pod, volume: csi.Volume) -> None:
@@ -95,6 +106,7 @@ def test_what_is_not_mounted(node: DriverProcess, pod: Pod, volume: csi.Volume) 
 )
 def test_a_daemon_that_died_or_hangs(
     node: DriverProcess,
+    hdfs: LocalHdfs,
     pod: Pod,
     published: csi.NodeGetVolumeHealthRequest,
     tmp_path: Path,
@@ -106,6 +118,7 @@ def test_a_daemon_that_died_or_hangs(
     try:
         got, message = found(node, published)
         assert (got, "end the pods" in message) == (reason, True), message
+        assert storage(node, hdfs) == []
     finally:
         daemon.send(signal.SIGCONT)
 
@@ -122,6 +135,7 @@ def test_a_namenode_that_is_gone_or_hangs(
         for _ in range(2):
             reason, message = found(node, published)
             assert (reason, hdfs.namenode_http in message) == ("INACCESSIBLE NameNodeUnreachable", True), message
+        assert storage(node, hdfs) == ["STORAGE_UNREACHABLE NameNodeUnreachable"]
         assert children(node.daemon) <= 1  # what waits for the answer of the mount can't be killed
     finally:
         if kill:
@@ -137,6 +151,7 @@ def test_safe_mode(node: DriverProcess, hdfs: LocalHdfs, published: csi.NodeGetV
     try:
         reason, message = found(node, published)
         assert (reason, "dfsadmin -safemode" in message) == ("DEGRADED NameNodeSafeMode", True), message
+        assert storage(node, hdfs) == ["STORAGE_DEGRADED NameNodeSafeMode"]
     finally:
         hdfs.dfsadmin("-safemode", "leave")
     assert found(node, published) == (None, "")
@@ -148,6 +163,7 @@ def test_no_datanodes(node: DriverProcess, hdfs: LocalHdfs, published: csi.NodeG
         hdfs.wait_live_datanodes(0)
         reason, message = found(node, published)
         assert (reason, "dfsadmin -report" in message) == ("INACCESSIBLE NoDataNodes", True), message
+        assert storage(node, hdfs) == ["STORAGE_UNREACHABLE NoDataNodes"]
     finally:
         hdfs.mend()
     assert found(node, published) == (None, "")
@@ -162,6 +178,7 @@ def test_permission_and_a_path_that_is_gone(
     hdfs.webhdfs("PUT", area, "SETPERMISSION", permission="700")
     reason, message = found(node, pod.health(volume))
     assert (reason, "refuses bob" in message) == ("INACCESSIBLE PermissionDenied", True), message
+    assert storage(node, hdfs) == []  # of one volume only
     hdfs.webhdfs("DELETE", area, "DELETE", recursive="true")
     reason, message = found(node, pod.health(volume))
     assert (reason, area in message) == ("INACCESSIBLE DirectoryGone", True), message

@@ -1,6 +1,6 @@
 """The conformance test of Kubernetes' CSI project against both services, a real HDFS and real mounts, nothing skipped.
 
-What csi-sanity leaves out by itself are the RPCs that the driver does not advertise.
+What csi-sanity leaves out by itself are the 17 tests of RPCs that HDFS has no use for (docs/csi.md says why).
 """
 
 import re
@@ -14,7 +14,7 @@ from tests.csi.pods import mounts_below
 from tests.csi.sanity import csi_sanity
 
 # What ran with the RPCs advertised now; fewer would mean that a capability got lost.
-PASSED_AT_LEAST = 80
+PASSED_AT_LEAST = 85
 
 _SUMMARY = re.compile(r"(\d+) Passed.*?(\d+) Failed.*?(\d+) Pending.*?(\d+) Skipped")
 

@@ -87,6 +87,40 @@ def test_the_mounts_of_a_node(node: DriverProcess, volume: csi.Volume, pod: Pod)
 
 
 @pytest.mark.parametrize("node_options", [["--http-address", "127.0.0.1:0"]])
+def test_what_is_on_its_way_into_hdfs(node: DriverProcess, volume: csi.Volume, pod: Pod) -> None:
+    node.client.call(pod.stage(volume))
+    node.client.call(pod.publish(volume))
+    port = http_port(node)
+    queue = ("changed_files", "staged_bytes", "publishing_files", "completing_files")
+
+    def queued() -> list[float]:
+        found = scraped(port)
+        return [found[f"hdfs_fuse_upload_{name}", "my-data"] for name in queue]
+
+    assert queued() == [0, 0, 0, 0]
+    with (pod.target / "checkpoint").open("wb", buffering=0) as file:
+        file.write(CONTENT)
+        assert queued() == [1, len(CONTENT), 0, 0]
+    wait_until(lambda: queued() == [0, 0, 0, 0], "it is stored and complete")
+    assert scraped(port)["hdfs_fuse_published_total", "my-data"] == 1
+
+
+@pytest.mark.parametrize("node_options", [["--http-address", "127.0.0.1:0"]])
+def test_errors_by_kind(node: DriverProcess, volume: csi.Volume, pod: Pod) -> None:
+    node.client.call(pod.stage(volume))
+    node.client.call(pod.publish(volume))
+    port = http_port(node)
+    assert not [labels for name, labels in scraped(port) if name == "hdfs_fuse_error_total"]
+    for _ in range(2):
+        with pytest.raises(OSError, match="Invalid argument"):
+            (pod.target / "no:colons").touch()
+    with pytest.raises(FileNotFoundError):
+        (pod.target / "missing").read_bytes()
+    found = {labels: value for (name, labels), value in scraped(port).items() if name == "hdfs_fuse_error_total"}
+    assert found == {"EINVAL,InvalidArgumentError,my-data": 2}
+
+
+@pytest.mark.parametrize("node_options", [["--http-address", "127.0.0.1:0"]])
 def test_two_mounts_of_one_volume_are_told_apart(node: DriverProcess, volume: csi.Volume, tmp_path: Path) -> None:
     """As those of a volume with podUser are; Prometheus refuses two samples with the same labels."""
     for name in ("a", "b"):

@@ -70,7 +70,7 @@ def test_what_is_not_there_and_what_is_refused(mount: Mounted) -> None:
         assert code(partial(os.setxattr, path, name, b"")) == errno.ENOTSUP
         assert code(partial(os.removexattr, path, name)) == errno.ENOTSUP
     assert code(lambda: os.setxattr(path, os.fsencode("user.") + b"\xff", b"")) == errno.EINVAL
-    assert mount.stats()["error_count"] == 1
+    assert mount.stats()["errors"] == {"EINVAL": {"InvalidArgumentError": 1}}
 
 
 def test_what_hdfs_says(hdfs: LocalHdfs, hdfs_dir: str, behind: Behind, mount: Mounted) -> None:
@@ -182,7 +182,7 @@ def test_what_programs_ask_in_passing_costs_no_call(hdfs: LocalHdfs, hdfs_dir: s
             assert code(partial(os.getxattr, path, name)) == errno.ENOTSUP
         assert os.getxattr(path, "user.hdfs.owner")
         assert mount.stats()["hdfs_call_count"] == calls
-        assert mount.stats()["error_count"] == 0
+        assert mount.stats()["errors"] == {}
         # A mount that is read-only shows them and changes none.
         hdfs.webhdfs(
             "PUT", f"{hdfs_dir}/file", "SETXATTR", **{"xattr.name": "user.a", "xattr.value": "0xff", "flag": "CREATE"}

@@ -1,9 +1,11 @@
 """Counters and latency histograms."""
 
 import dataclasses
+import errno
 import json
 
 import pytest
+from hdfs_fuse.errors import NoSpaceError, ShortReadError, UnavailableError
 from hdfs_fuse.metrics import LATENCY_BOUNDS_S, Latency, Metrics
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,6 +44,18 @@ def test_every_metric_has_a_meaning_and_is_json() -> None:
     metrics = Metrics()
     assert all(field.metadata.get("meaning") for field in dataclasses.fields(metrics))
     assert set(json.loads(json.dumps(metrics.as_dict()))) == {field.name for field in dataclasses.fields(metrics)}
+
+
+def test_errors_by_errno_and_exception() -> None:
+    metrics = Metrics()
+    for error in (UnavailableError("a"), ShortReadError("b"), UnavailableError("c")):
+        metrics.errors.count(errno.EIO, error)
+    metrics.errors.count(errno.ENOSPC, NoSpaceError("d"))
+    assert metrics.as_dict()["errors"] == {
+        "EIO": {"UnavailableError": 2, "ShortReadError": 1},
+        "ENOSPC": {"NoSpaceError": 1},
+    }
+    assert Metrics().errors.as_dict() == {}
 
 
 def test_mounts_do_not_share_histograms() -> None:

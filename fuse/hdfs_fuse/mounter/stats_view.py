@@ -46,10 +46,15 @@ def _table(now: dict[str, Any], before: dict[str, Any] | None, seconds: float) -
     row("misses", "miss_count", 1, "")
     row("calls to HDFS", "hdfs_call_count", 1, "")
     row("calls timed out", "hdfs_timeout_count", 1, "")
-    row("errors", "error_count", 1, "")
+    for name, kinds in sorted(now["errors"].items()):
+        table.add_row(f"answered with {name}", f"{sum(kinds.values()):,}", ", ".join(sorted(kinds)))
     row("cache faults", "cache_fault_count", 1, "")
     table.add_row("cache", f"{now['cache_used_bytes'] / 1e6:,.0f} of {now['cache_size_bytes'] / 1e6:,.0f} MB", "")
     table.add_row("open files, names", f"{now['open_files']:,}, {now['inodes']:,}", "")
+    if now["changed_files"] or now["completing_files"]:
+        staged = f"{now['changed_files']:,} with {now['staged_bytes'] / 1e6:,.1f} MB staged"
+        table.add_row("files that HDFS does not have", staged, "")
+        table.add_row("being stored, being completed", f"{now['publishing_files']:,}, {now['completing_files']:,}", "")
     table.add_row("loader processes", f"{now['loaders']}", "")
     for label in ("lookup", "open", "read", "readdir", "hdfs"):
         latency = now[f"{label}_latency"]

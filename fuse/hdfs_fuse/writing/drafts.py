@@ -12,7 +12,7 @@ only those before it: completions.py, bases.py, siblings.py, tails.py, streams.p
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import trio
 
@@ -44,6 +44,23 @@ _RELEASE_PATIENCE_S = 1.0
 _AGAIN_S = 15.0
 # At the end, how long to wait until all is complete and has its time, in seconds, and how often to look.
 _SETTLE_S, _POLL_S = 30.0, 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class UploadQueue:
+    """What is on its way into HDFS.
+
+    Attributes:
+        changed_files: have bytes that HDFS does not have.
+        staged_bytes: bytes of files that are being changed, on the local disk.
+        publishing_files: are being stored, or wait for their turn.
+        completing_files: are stored under their names, and HDFS has yet to complete them.
+    """
+
+    changed_files: int = 0
+    staged_bytes: int = 0
+    publishing_files: int = 0
+    completing_files: int = 0
 
 
 class Drafts:
@@ -79,6 +96,7 @@ class Drafts:
         self._uploads = uploads
         self._metrics = metrics
         self._drafts: dict[Inode, Draft] = {}
+        self._publishing = 0
         completions = Completions(backend, calls, inodes, uploads, nursery, self._stored)
         bases = Bases(config, backend, inodes, calls, metrics)
         siblings = Siblings(backend, inodes, uploads, calls, completions, nursery)
@@ -109,6 +127,16 @@ class Drafts:
         """Directories or files have been renamed: unchanged bytes are read from where the files are now."""
         for draft in self._drafts.values():
             self._bases.follow(draft)
+
+    def queue(self) -> UploadQueue:
+        """What is on its way into HDFS now."""
+        drafts = self._drafts.values()
+        return UploadQueue(
+            changed_files=sum(draft.is_dirty and not draft.is_removed for draft in drafts),
+            staged_bytes=sum(draft.staged.extents.size for draft in drafts),
+            publishing_files=self._publishing,
+            completing_files=len(self._completions),
+        )
 
     def _stored(self, inode: Inode) -> FileStatus | None:
         draft = self._drafts.get(inode)
@@ -215,8 +243,12 @@ class Drafts:
         Raises:
             HdfsFuseError: it does not, and the bytes are kept for the next attempt.
         """
-        async with draft.lock:
-            await self._publisher.publish(draft, durable=durable)
+        self._publishing += 1
+        try:
+            async with draft.lock:
+                await self._publisher.publish(draft, durable=durable)
+        finally:
+            self._publishing -= 1
 
     # --- names and attributes ---
 
