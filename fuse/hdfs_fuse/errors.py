@@ -66,6 +66,10 @@ class UnavailableError(HdfsFuseError):
     """The service can't be reached or is not ready: worth another try later."""
 
 
+class StartingError(UnavailableError):
+    """A NameNode of a highly available pair has become active and is still in safe mode: worth another try later."""
+
+
 class FileChangedError(HdfsFuseError):
     """The file is no longer the version (modification time and length) that was opened."""
 
@@ -129,6 +133,7 @@ _ERRNO: dict[type[HdfsFuseError], int] = {
     NoSpaceError: errno.ENOSPC,
     DeadlineError: errno.ETIMEDOUT,
     UnavailableError: errno.EIO,
+    StartingError: errno.EROFS,
     # Not ENOENT: the kubelet takes that for "not mounted" and leaves the pod in Terminating.
     StaleError: errno.ESTALE,
     # The bytes of the version that was opened can't be had any more, as NFS says of a replaced file.

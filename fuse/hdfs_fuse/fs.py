@@ -17,7 +17,7 @@ from typing import Protocol
 import trio
 
 from hdfs_fuse.backend.base import FileKind, FileStatus, SpaceUsage
-from hdfs_fuse.backend.identity import effective_user
+from hdfs_fuse.backend.identity import acting_user
 from hdfs_fuse.backend.resilient import ResilientBackend
 from hdfs_fuse.block_reader import BlockReader
 from hdfs_fuse.cache.cache import BlockCache
@@ -122,6 +122,7 @@ class Filesystem:
         self.listings = Listings(backend, calls, config.metadata_ttl_s)
         self._drafts = drafts
         self._is_hdfs = config.uri.startswith("hdfs:")
+        self._user = acting_user(config)
         self.xattrs = Xattrs(backend, calls, inodes, drafts, self.getattr)
         self._changes: Changes | None = None
         if drafts is not None:
@@ -378,14 +379,14 @@ class Filesystem:
         if self._is_hdfs and SNAPSHOTS in self.inodes.path_of(inode).split("/"):
             raise ReadOnlyError(f"{inode.name}: belongs to a snapshot")
         status = inode.status
-        if status.mode & 0o002 or (status.owner == effective_user() and status.mode & 0o200):
+        if status.mode & 0o002 or (status.owner == self._user and status.mode & 0o200):
             return
         try:
             await self._calls.run(self._backend.check_write, self.inodes.path_of(inode))
         except (UnsupportedError, UnavailableError) as e:
             logger.info("%s: not known whether it may be written: %s", inode.name, e)
             if not status.mode & 0o020:  # the group's bit may be ours
-                raise PermissionDeniedError(f"{inode.name}: its mode does not let {effective_user()} write it") from e
+                raise PermissionDeniedError(f"{inode.name}: its mode does not let {self._user} write it") from e
 
     async def _current(self, number: int, *, is_writer: bool) -> Inode:
         """The file that is to be opened, in the version that the kernel knows."""
@@ -450,7 +451,7 @@ class Filesystem:
                 return await self._open_created(parent, name, known.status, flags)
             self.inodes.detach(known)
         now_ms = time.time_ns() // 1_000_000
-        new = FileStatus(name, FileKind.FILE, 0, mode & 0o1777, effective_user(), parent.status.group, now_ms, now_ms)
+        new = FileStatus(name, FileKind.FILE, 0, mode & 0o1777, self._user, parent.status.group, now_ms, now_ms)
         inode = self.inodes.remember(parent, name, new, self._expiry_s())
         try:
             draft = await drafts.begin_new(inode)

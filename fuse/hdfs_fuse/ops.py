@@ -17,6 +17,7 @@ import pyfuse3
 import trio
 
 from hdfs_fuse.backend.base import FileKind, FileStatus
+from hdfs_fuse.backend.identity import acting_user
 from hdfs_fuse.changes import Changes
 from hdfs_fuse.config import MountConfig
 from hdfs_fuse.errors import HdfsFuseError, InvalidArgumentError, errno_of
@@ -78,7 +79,7 @@ class Operations(pyfuse3.Operations):
         self._fs = fs
         self.metrics = metrics
         self._on_init = on_init
-        self._owners = Owners(config.uid, config.gid)
+        self._owners = Owners(acting_user(config), config.uid, config.gid)
         self._mode_mask = ~config.umask
         self._group_as_owner = config.group_as_owner
         self._is_read_only = config.read_only

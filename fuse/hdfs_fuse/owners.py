@@ -8,7 +8,6 @@ from collections.abc import Callable
 import trio
 
 from hdfs_fuse.backend.base import FileStatus
-from hdfs_fuse.backend.identity import effective_user
 from hdfs_fuse.errors import InvalidArgumentError
 
 # What a name shows that this node does not know: nobody and nogroup, the kernel's overflowuid (proc(5)).
@@ -22,16 +21,17 @@ _PATIENCE_S = 2.0
 class Owners:
     """Ids that files show. Belongs to the event loop."""
 
-    def __init__(self, uid: int | None, gid: int | None) -> None:
+    def __init__(self, user: str, uid: int | None, gid: int | None) -> None:
         """Show ids.
 
         Args:
+            user: whom the mount acts as on HDFS.
             uid: of all files; None shows each file's own, and the mount's own files as those of this process.
             gid: likewise.
         """
         self._uid = uid
         self._gid = gid
-        self._user = effective_user()
+        self._user = user
         self._uids: dict[str, tuple[int, float]] = {}
         self._gids: dict[str, tuple[int, float]] = {}
 

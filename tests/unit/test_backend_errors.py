@@ -41,7 +41,14 @@ CASES: list[tuple[BaseException, type[errors.HdfsFuseError]]] = [
         rpc("org.apache.hadoop.hdfs.server.namenode.SafeModeException", "Zero blocklocations for /x. Name node is in"),
         errors.UnavailableError,
     ),
-    (rpc("org.apache.hadoop.ipc.RetriableException", "SafeModeException: Cannot delete"), errors.UnavailableError),
+    (
+        rpc(
+            "org.apache.hadoop.ipc.RetriableException",
+            "org.apache.hadoop.hdfs.server.namenode.SafeModeException: Cannot delete /x. Name node is in safe mode.",
+        ),
+        errors.StartingError,
+    ),
+    (rpc("org.apache.hadoop.ipc.RetriableException", "Server too busy"), errors.UnavailableError),
     (rpc("org.apache.hadoop.ipc.StandbyException", "READ is not supported in state standby"), errors.UnavailableError),
     (rpc(f"{PROTOCOL}.DSQuotaExceededException", "The DiskSpace quota of /x is exceeded"), errors.QuotaExceededError),
     (rpc(f"{PROTOCOL}.NSQuotaExceededException", "The NameSpace quota"), errors.QuotaExceededError),

@@ -9,7 +9,8 @@ import pytest
 from hdfs_fuse.backend import client_environment, cluster_id, connect, effective_user, resolve
 from hdfs_fuse.backend.hadoop_conf import read_properties, webhdfs_addresses
 from hdfs_fuse.backend.hdfs_native import CLIENT_DEFAULTS
-from hdfs_fuse.config import KIB, CacheConfig, Location, MountConfig
+from hdfs_fuse.backend.identity import acting_user
+from hdfs_fuse.config import KIB, CacheConfig, Kerberos, Location, MountConfig
 from hdfs_fuse.errors import FileChangedError, InvalidArgumentError
 
 HA = {
@@ -153,6 +154,14 @@ def test_the_user_is_the_environments(monkeypatch: pytest.MonkeyPatch) -> None:
     for user in ("alice", "bob"):
         with pytest.raises(InvalidArgumentError, match=r"user: given, but .* is kerberos"):
             connect(MountConfig(uri="hdfs://h:1/", user=user, hadoop_properties=kerberos))
+
+
+@pytest.mark.parametrize("principal", ["alice", "alice@EXAMPLE.COM", "alice/node1.example.com@EXAMPLE.COM"])
+def test_a_principal_is_the_owner_of_its_files(principal: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HADOOP_USER_NAME", "carol")
+    login = Kerberos(principal=principal, keytab=b"")
+    assert acting_user(MountConfig(uri="hdfs://h:1/", kerberos=login)) == "alice"
+    assert acting_user(MountConfig(uri="hdfs://h:1/")) == "carol"
 
 
 def test_a_uid_without_a_name_is_who_the_client_says() -> None:

@@ -15,9 +15,8 @@ def status(owner: str, group: str) -> FileStatus:
     return FileStatus("file", FileKind.FILE, 0, 0o644, owner, group, 0)
 
 
-async def test_own_known_and_unknown_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HADOOP_USER_NAME", "alice-of-hdfs")
-    names = Owners(None, None)
+async def test_own_known_and_unknown_names() -> None:
+    names = Owners("alice-of-hdfs", None, None)
     games = pwd.getpwnam("games")
     for owner, group, ids in (
         ("games", "games", (games.pw_uid, games.pw_gid)),
@@ -44,7 +43,7 @@ async def test_a_user_database_that_hangs(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(owners, "_PATIENCE_S", 0.05)
     monkeypatch.setattr(pwd, "getpwnam", hang)
-    names = Owners(None, 7)
+    names = Owners("alice", None, 7)
     for _ in range(2):
         await names.learn(status("bob", "any"))
         assert names.ids_of(status("bob", "any")) == (NOBODY, 7)

@@ -9,6 +9,7 @@ import functools
 import itertools
 import os
 import pwd
+import re
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -60,6 +61,16 @@ def effective_user() -> str:
     except KeyError:
         # What the native client says too where the uid has no name (OpenShift gives pods such uids).
         return "unknown"
+
+
+def acting_user(config: MountConfig) -> str:
+    """The user that a mount acts as on HDFS, as HDFS names owners.
+
+    A principal is shown by its first component, as hadoop.security.auth_to_local does by default (KerberosName.Rule).
+    """
+    if config.kerberos is not None:
+        return re.split("[/@]", config.kerberos.principal, maxsplit=1)[0]
+    return effective_user()
 
 
 def check_identity(config: MountConfig, properties: Mapping[str, str]) -> None:

@@ -74,6 +74,8 @@ _BY_MESSAGE: tuple[tuple[re.Pattern[str], type[errors.HdfsFuseError]], ...] = (
     (re.compile(r"File .* could only be written to \d+ of the "), errors.NoSpaceError),
     # FSNamesystem.getBlockLocations before the DataNodes have reported: a SafeModeException on a read.
     (re.compile(r"Zero blocklocations for "), errors.UnavailableError),
+    # FSNamesystem.checkNameNodeSafeMode: a RetriableException, where NameNodes are highly available.
+    (re.compile(re.escape(_NAMENODE) + r"SafeModeException: "), errors.StartingError),
     # FSDirRenameOp.validateRenameOverwrite, validateRenameDestination: bare IOExceptions.
     (re.compile(r"rename destination directory is not empty: "), errors.DirectoryNotEmptyError),
     (re.compile(r"Rename destination .* is a directory or file under source "), errors.InvalidArgumentError),
