@@ -239,9 +239,12 @@ def stats(mountpoint: str, as_json: bool, once: bool, interval_s: float) -> None
 
 @main.command()
 @click.argument("uri", required=False)
+@click.option(
+    "--no-mount", is_flag=True, help="Leave out what only who mounts needs: in the pod of a mounter, which does not."
+)
 @_filesystem_options
 @_reports_errors
-def doctor(uri: str | None, **options: Any) -> None:
+def doctor(uri: str | None, no_mount: bool, **options: Any) -> None:
     """Check what a mount needs, and say how to mend what is wrong.
 
     With URI the filesystem is checked too: configuration, NameNode, permissions, DataNodes.
@@ -251,7 +254,7 @@ def doctor(uri: str | None, **options: Any) -> None:
     config = _make_config({**options, "uri": uri or "file:///"})
     os.environ.update(client_environment(config))  # as a daemon is started: clients know their user from there
     has_failed = False
-    for result in checks.run(config, with_filesystem=uri is not None):
+    for result in checks.run(config, with_filesystem=uri is not None, mounts_here=not no_mount):
         has_failed |= result.state == "failed"
         colour = {"ok": "green", "note": "yellow", "failed": "red"}[result.state]
         click.echo(f"{click.style(f'{result.state:>6}', fg=colour)}  {result.name}: {result.detail}")

@@ -50,10 +50,17 @@ class Check:
     remedy: str = ""
 
 
-def run(config: MountConfig, *, with_filesystem: bool) -> Iterator[Check]:
-    """Check the node, and the filesystem of `config` if asked to."""
-    yield _check_device()
-    yield _check_right_to_mount()
+def run(config: MountConfig, *, with_filesystem: bool, mounts_here: bool = True) -> Iterator[Check]:
+    """Check what mounting needs, serving a mount, and the filesystem of `config`.
+
+    Args:
+        config: the mount.
+        with_filesystem: whether its filesystem is checked too.
+        mounts_here: whether this process's place is one to mount from; the mounter's is not (mounter/).
+    """
+    if mounts_here:
+        yield _check_device()
+        yield _check_right_to_mount()
     yield _check_kernel()
     yield _check_cache(config)
     if with_filesystem:

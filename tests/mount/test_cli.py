@@ -183,6 +183,11 @@ def test_doctor_finds_a_healthy_node(shell: Shell) -> None:
     assert {"/dev/fuse", "right to mount", "kernel", "cache"} <= set(checks_of(done))
 
 
+def test_doctor_where_nothing_is_mounted(shell: Shell) -> None:
+    done = shell.run("doctor", "--no-mount", "--no-cache")
+    assert (done.returncode, checks_of(done)) == (0, {"kernel": "ok", "cache": "note"}), done.stdout
+
+
 def test_doctor_names_a_cache_that_can_not_be_used(shell: Shell, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = shell.run("doctor", "--cache-dir", tmp_path / "file")

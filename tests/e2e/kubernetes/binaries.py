@@ -1,19 +1,27 @@
 """The programs that a cluster is made of, built once from the Go module proxy into the cache: ten minutes on two cores.
 
+Prometheus comes out of Debian's package, which is not installed: its own build needs a web browser's toolchain.
+
 Each folder of `binaries/` is a Go module that names them with their versions. The wrapper of Kubernetes replaces its
 staging modules by the published ones, since `go install` refuses a module with replacements.
 """
 
+import json
+import shutil
+import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.cache import cache_dir
+from tests.support.cache import SetupError, cache_dir
 from tests.support.golang import go
 
 _MODULES = Path(__file__).parent / "binaries"
-_CRDS = "github.com/kubernetes-csi/external-snapshotter/client/v8"
+_SNAPSHOT_CLIENT = "github.com/kubernetes-csi/external-snapshotter/client/v8"
+# Its operator's kinds, which the chart's PodMonitors and PrometheusRule are of; no operator runs.
+_MONITORING = "github.com/prometheus-operator/prometheus-operator@v0.85.0"
 _KUBERNETES = "k8s.io/kubernetes"
 
 
@@ -52,12 +60,13 @@ _STEPS = (
     Step("etcd", ("go.etcd.io/etcd/server/v3",)),
     Step("kubernetes", tuple(f"{_KUBERNETES}/cmd/{name}" for name in _KUBERNETES_PROGRAMS)),
 )
+_PROMETHEUS = ("prometheus", "promtool")
 # What a program is called where the last part of its package says something else.
 _NAMES = {"go.etcd.io/etcd/server/v3": "etcd", ".": "standins"}
 
 
 def bin_dir() -> Path:
-    """Where the programs are; `crd` below it holds the definitions of snapshots."""
+    """Where the programs are; `crd` below it holds the kinds that are no part of Kubernetes."""
     return cache_dir() / "kubernetes" / "bin"
 
 
@@ -75,6 +84,11 @@ def build() -> None:
         if not stamp.is_file() or stamp.read_text(encoding="utf-8") != wanted:
             _build(step)
             stamp.write_text(wanted, encoding="utf-8")
+    if not list((bin_dir() / "crd").glob("monitoring*")):
+        for kind in ("podmonitors", "prometheusrules"):
+            _take_definitions(_MONITORING, f"example/prometheus-operator-crd/monitoring.coreos.com_{kind}.yaml")
+    if not (bin_dir() / _PROMETHEUS[-1]).is_file():
+        _take_prometheus()
 
 
 def _build(step: Step) -> None:
@@ -86,11 +100,27 @@ def _build(step: Step) -> None:
         _go(step.module, "build", "-trimpath", "-ldflags", " ".join(flags), "-o", str(bin_dir() / name), package)
         print(f"  {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
     if step.module == "sidecars":
-        _go(step.module, "mod", "download", _CRDS)
-        folder = Path(_go(step.module, "list", "-m", "-f", "{{.Dir}}", _CRDS)) / "config" / "crd"
-        (bin_dir() / "crd").mkdir(exist_ok=True)
-        for crd in folder.glob("*snapshot.storage.k8s.io_*.yaml"):
-            (bin_dir() / "crd" / crd.name).write_bytes(crd.read_bytes())
+        version = _go(step.module, "list", "-m", "-f", "{{.Version}}", _SNAPSHOT_CLIENT)
+        _take_definitions(f"{_SNAPSHOT_CLIENT}@{version}", "config/crd/*snapshot.storage.k8s.io_*.yaml")
+
+
+def _take_definitions(module: str, pattern: str) -> None:
+    """Copy CustomResourceDefinitions out of a module."""
+    folder = Path(json.loads(_go("sidecars", "mod", "download", "-json", module))["Dir"])
+    (bin_dir() / "crd").mkdir(exist_ok=True)
+    for definition in sorted(folder.glob(pattern)):
+        (bin_dir() / "crd" / definition.name).write_bytes(definition.read_bytes())
+
+
+def _take_prometheus() -> None:
+    print("fetching prometheus ...", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory(prefix="prometheus.") as folder:
+        for command in (["apt-get", "download", "-q", "prometheus"], ["sh", "-c", "dpkg-deb --extract *.deb ."]):
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise SetupError(f"Debian's package of prometheus can't be had: {done.stdout}{done.stderr}")
+        for name in _PROMETHEUS:
+            shutil.copy2(Path(folder) / "usr" / "bin" / name, bin_dir() / name)
 
 
 def _version_flags() -> list[str]:

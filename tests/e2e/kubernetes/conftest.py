@@ -21,7 +21,7 @@ CHART = ROOT / "deploy" / "helm" / "hdfs-csi"
 RELEASE = "hdfs-csi"
 _SNAPSHOT_CONTROLLER = Path(__file__).parent / "snapshot-controller.yaml"
 
-# Outside of a cluster's namespaces (run.py makes them) there is nothing to test.
+# Outside of a cluster's namespaces (cluster/up.sh makes them) there is nothing to test.
 collect_ignore_glob = [] if "HDFS_CSI_E2E" in os.environ else ["test_*.py"]
 
 

@@ -13,8 +13,8 @@ from tests.support.local_hdfs import LocalHdfs
 
 _KUSTOMIZE = ROOT / "deploy" / "kustomize"
 _EXAMPLES = ROOT / "deploy" / "examples"
-# Kinds of operators that this cluster does not have.
-_UNKNOWN = ("monitoring.coreos.com/", "security.openshift.io/")
+# Kinds that this cluster does not know.
+_UNKNOWN = ("security.openshift.io/",)
 _EVERYTHING = {
     "inlineVolumes": {"enabled": True},
     "podMonitor": {"enabled": True},
