@@ -77,7 +77,7 @@ def _csi_options(command: F) -> F:
             "--hadoop-conf-dir",
             ["HDFS_CSI_HADOOP_CONF_DIR", "HADOOP_CONF_DIR"],
             type=click.Path(exists=True, file_okay=False, resolve_path=True),
-            show_default="none: host and port must stand in the URI",
+            show_default="none: the host must stand in the URI",
             help="Folder of core-site.xml and hdfs-site.xml.",
         ),
         _option(

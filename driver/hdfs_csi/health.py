@@ -6,10 +6,12 @@ what pods may do; the NameNodes' web servers are asked without one, and say what
 
 import contextlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from hdfs_fuse.backend import namenodes
-from hdfs_fuse.backend.connect import resolve
+from hdfs_fuse.backend.connect import cluster_id
+from hdfs_fuse.backend.deadline import call_with_deadline
 from hdfs_fuse.config import MountConfig
 from hdfs_fuse.errors import (
     DeadlineError,
@@ -26,11 +28,14 @@ from hdfs_csi import staged
 from hdfs_csi.pb import csi_pb2 as csi
 from hdfs_csi.staged import MountedVolume, MountTable
 
-# For statfs and for a listing, and for each answer of a NameNode: together less than the kubelet's two minutes.
+# For statfs and for a listing; for each answer of a NameNode, and for those of all of them with the lookup of their
+# addresses: together less than the kubelet's two minutes.
 PROBE_DEADLINE_S = 5.0
 NAMENODE_DEADLINE_S = 3.0
-# Volumes of one filesystem that are tried for one whose daemon answers: each may take PROBE_DEADLINE_S.
+NAMENODES_DEADLINE_S = 30.0
+# Volumes of one filesystem that are tried for one that can be listed: each may take twice PROBE_DEADLINE_S.
 _ASKED_VOLUMES = 3
+_FILESYSTEMS_AT_ONCE = 8
 
 _RESTART = "end the pods of the volume on this node: starting one mounts it anew"
 
@@ -90,27 +95,31 @@ class Health:
 
         Nothing is known of a filesystem that no volume here is of.
         """
-        volumes: dict[str, list[MountedVolume]] = {}
+        volumes: dict[str, list[tuple[str, MountConfig]]] = {}
         for volume in staged.find_volumes(self._mounts):
-            with contextlib.suppress(InvalidArgumentError):  # what another release has mounted
-                location = resolve(self._config_of(volume))
-                if location.scheme == "hdfs":
-                    volumes.setdefault(location.filesystem, []).append(volume)
+            # What another release has mounted, or a secret's configuration that is not known any more.
+            with contextlib.suppress(InvalidArgumentError):
+                config = self._config_of(volume)
+                if config.uri.startswith("hdfs:"):
+                    volumes.setdefault(cluster_id(config), []).append((volume.entry.mountpoint, config))
         found: dict[str, Problem] = {}
-        for of_one in volumes.values():
-            problem = self._storage_problem(of_one[:_ASKED_VOLUMES])
-            if problem is not None:
-                before = f"{found[problem.reason].message}; " if problem.reason in found else ""
-                found[problem.reason] = replace(problem, message=before + problem.message)
+        with ThreadPoolExecutor(_FILESYSTEMS_AT_ONCE, "storage-health") as pool:
+            for problem in pool.map(_storage_problem, volumes.values()):
+                if problem is not None:
+                    before = f"{found[problem.reason].message}; " if problem.reason in found else ""
+                    found[problem.reason] = replace(problem, message=before + problem.message)
         return list(found.values())
 
-    def _storage_problem(self, volumes: Sequence[MountedVolume]) -> Problem | None:
-        """Of the filesystem that these are of, through the first whose daemon answers."""
-        for volume in volumes:
-            mountpoint = volume.entry.mountpoint
-            if _daemon_problem(mountpoint) is None:
-                return _filesystem_problem(self._config_of(volume), _failure(mountpoint))
-        return _filesystem_problem(self._config_of(volumes[0]), None)
+
+def _storage_problem(volumes: Sequence[tuple[str, MountConfig]]) -> Problem | None:
+    """Of the filesystem that these mountpoints are of: one that can be listed shows that its NameNode answers."""
+    failure: HdfsFuseError | None = None
+    for mountpoint, _ in volumes[:_ASKED_VOLUMES]:
+        if _daemon_problem(mountpoint) is None:
+            failure = _failure(mountpoint)
+            if failure is None or isinstance(failure, PermissionDeniedError | StaleError):
+                break
+    return _filesystem_problem(volumes[0][1], failure)
 
 
 def _daemon_problem(mountpoint: str) -> Problem | None:
@@ -128,7 +137,7 @@ def _hdfs_problem(mountpoint: str, config: MountConfig) -> Problem | None:
     """Whether the volume can be listed, and what the cluster says beyond that."""
     failure = _failure(mountpoint)
     if isinstance(failure, PermissionDeniedError):
-        user = config.user or "the node service's identity"
+        user = config.user or (config.kerberos.principal if config.kerberos else "the mounter's identity")
         return Problem("PermissionDenied", f"{config.uri}: HDFS refuses {user}; see hdfs dfs -ls and -getfacl of it")
     if isinstance(failure, StaleError):
         return Problem("DirectoryGone", f"{config.uri}: not in HDFS any more; make it again, or end the pods")
@@ -149,7 +158,7 @@ def _filesystem_problem(config: MountConfig, failure: HdfsFuseError | None) -> P
     if isinstance(failure, PermissionDeniedError | StaleError):
         failure = None  # the NameNode has answered
     try:
-        state = namenodes.ask(config, deadline_s=NAMENODE_DEADLINE_S)
+        state = call_with_deadline(_ask_namenodes, config, deadline_s=NAMENODES_DEADLINE_S)
     except UnavailableError as e:
         # Where only the web servers can't be reached, the listing shows that the NameNode can.
         text = f"{config.uri}: no NameNode answers ({e}); is one up, and its ports open from this node?"
@@ -157,6 +166,10 @@ def _filesystem_problem(config: MountConfig, failure: HdfsFuseError | None) -> P
     except HdfsFuseError as e:
         return Problem("HdfsUnavailable", f"{failure}; the NameNode's state is not known: {e}") if failure else None
     return cluster_problem(state, config, failure)
+
+
+def _ask_namenodes(config: MountConfig) -> namenodes.NameNodeState:
+    return namenodes.ask(config, deadline_s=NAMENODE_DEADLINE_S)
 
 
 def cluster_problem(

@@ -1,15 +1,15 @@
 """Log lines: their format, the id of the request they belong to, and messages without their secrets."""
 
 import contextvars
-import json
 import logging
-import re
+import os
 import sys
 from typing import Any, cast
 
 from google.protobuf import text_format
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
+from hdfs_fuse.logs import JsonFormatter
 
 from hdfs_csi.pb import csi_pb2 as csi
 
@@ -18,9 +18,6 @@ STRIPPED = "***stripped***"
 # The one place outside of the fields marked csi_secret where a CO puts a credential: with `tokenRequests` in the
 # CSIDriver object, the kubelet adds the pod's service account tokens to NodePublishVolume's volume_context.
 SECRET_MAP_KEYS = frozenset({"csi.storage.k8s.io/serviceAccount.tokens"})
-
-# Fields of log messages that one searches for.
-_FIELD = re.compile(r"\b(volume_id|snapshot_id|pod|path)=(\S+)")
 
 # The generated stub types an extension as a plain FieldDescriptor, which its own index operator does not take.
 _CSI_SECRET = cast("Any", csi.csi_secret)
@@ -34,26 +31,10 @@ class _RequestIdFilter(logging.Filter):
         return True
 
 
-class _JsonFormatter(logging.Formatter):
-    """One JSON object a line. What stands in a message as `volume_id=...` and the like are fields of their own too."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        message = record.getMessage()
-        line = {
-            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S") + f".{record.msecs:03.0f}",
-            "level": record.levelname,
-            "logger": record.name,
-            "request": record.__dict__["request_id"],
-            "message": message,
-            **dict(_FIELD.findall(message)),
-        }
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
-
-
 def configure(level: str, style: str = "text") -> None:
     """Send log lines of this process to standard error, each with the id of its request.
+
+    The daemons that it starts log in the same way (hdfs_fuse.logs), unless their environment says otherwise.
 
     Args:
         level: a name that `logging` knows, in any case.
@@ -61,9 +42,11 @@ def configure(level: str, style: str = "text") -> None:
     """
     handler = logging.StreamHandler(sys.stderr)
     text = logging.Formatter("%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s")
-    handler.setFormatter(_JsonFormatter() if style == "json" else text)
+    handler.setFormatter(JsonFormatter() if style == "json" else text)
     handler.addFilter(_RequestIdFilter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    os.environ.setdefault("HDFS_FUSE_LOG_LEVEL", level)
+    os.environ.setdefault("HDFS_FUSE_LOG_FORMAT", style)
 
 
 def describe(message: Message) -> str:

@@ -35,7 +35,7 @@ _GAUGES = {
     "cache_size_bytes": ("hdfs_fuse_cache_size_bytes", "the most that the node's cache may hold"),
     "changed_files": ("hdfs_fuse_upload_changed_files", "files with bytes that HDFS does not have"),
     "staged_bytes": ("hdfs_fuse_upload_staged_bytes", "bytes of files that are being changed, on the node's disk"),
-    "publishing_files": ("hdfs_fuse_upload_publishing_files", "files that are being stored, or wait for their turn"),
+    "publishing_files": ("hdfs_fuse_upload_publishing_files", "of these, files that are being stored"),
     "completing_files": ("hdfs_fuse_upload_completing_files", "stored files that HDFS has yet to complete"),
 }
 
@@ -77,7 +77,8 @@ class Mounts:
         for name, (shown, meaning) in _GAUGES.items():
             gauge = GaugeMetricFamily(shown, meaning, labels=_LABELS)
             for answer in found:
-                gauge.add_metric(_labels(answer), answer[name])
+                if name in answer:  # a daemon of another release may lack it
+                    gauge.add_metric(_labels(answer), answer[name])
             yield gauge
         for field in fields(Metrics):
             if field.type is int:
@@ -91,14 +92,15 @@ class Mounts:
 def _counter(name: str, meaning: str, found: Iterable[dict[str, Any]]) -> Metric:
     counter = CounterMetricFamily(f"hdfs_fuse_{name.removesuffix('_count')}", meaning, labels=_LABELS)
     for answer in found:
-        counter.add_metric(_labels(answer), answer[name])
+        if name in answer:
+            counter.add_metric(_labels(answer), answer[name])
     return counter
 
 
 def _errors(meaning: str, found: Iterable[dict[str, Any]]) -> Metric:
     counter = CounterMetricFamily("hdfs_fuse_error", meaning, labels=[*_LABELS, "errno", "kind"])
     for answer in found:
-        for name, kinds in answer["errors"].items():
+        for name, kinds in answer.get("errors", {}).items():
             for kind, count in kinds.items():
                 counter.add_metric([*_labels(answer), name, kind], count)
     return counter
@@ -109,6 +111,8 @@ def _histogram(name: str, meaning: str, found: Iterable[dict[str, Any]]) -> Metr
         f"hdfs_fuse_{name.removesuffix('_latency')}_seconds", f"how long these took: {meaning}", labels=_LABELS
     )
     for answer in found:
+        if name not in answer:
+            continue
         total, buckets = 0, []
         for bound_s, count in zip((*LATENCY_BOUNDS_S, "+Inf"), answer[name]["buckets"], strict=True):
             total += count

@@ -12,6 +12,7 @@ import secrets
 import socket
 import stat
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NoReturn
@@ -210,7 +211,8 @@ def _fail(name: str, error: Exception, started: float, context: grpc.ServicerCon
     else:
         # The text of an unknown error may hold anything, a secret too.
         message = f"{type(error).__name__}; see the driver's log, request {logs.request_id.get()}"
-        log.error("failed %s ms=%d code=%s", name, elapsed_ms, code.name, exc_info=error)
+        where = "".join(traceback.format_tb(error.__traceback__))
+        log.error("failed %s ms=%d code=%s error=%s\n%s", name, elapsed_ms, code.name, type(error).__name__, where)
     context.abort(code, message[:_MAX_MESSAGE_CHARACTERS])
 
 

@@ -298,7 +298,9 @@ def _fail(channel: socket.socket, group: BaseExceptionGroup[Exception]) -> None:
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    known = error if isinstance(error, HdfsFuseError) else MountError(f"{type(error).__name__}: {error}")
+    known = (
+        error if isinstance(error, HdfsFuseError) else MountError(f"{type(error).__name__}; see the log of the daemon")
+    )
     try:
         handover.send(channel, handover.Failed.of(known))
     except OSError:

@@ -1,6 +1,7 @@
-"""Every exception that crosses a module border, and the one table from exception to errno.
+"""The exceptions that this project raises towards its users, and the one table from exception to errno.
 
-Adapters raise only these, `from` their cause. Nothing else in the filesystem names an errno.
+Adapters raise only these, `from` their cause. What modules tell each other alone stands with them (DraftEndedError,
+UploaderLostError, LoadCancelledError, BlockUnavailableError). Of an exception that is a defect ops.py makes EIO.
 """
 
 import errno

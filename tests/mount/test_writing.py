@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import grp
 import mmap
 import os
 import random
@@ -460,6 +461,30 @@ def test_a_quota(hdfs: LocalHdfs, hdfs_dir: str, behind: Behind, mount: Mounted)
     assert behind.content("large") == LARGE
     codes = [code((mount.path / f"dir{number}").mkdir) for number in range(5)]
     assert errno.EDQUOT in codes
+
+
+@pytest.mark.parametrize("change", ["rename", "chown"])
+def test_a_kept_file_that_is_changed_is_stored_and_let_go(
+    hdfs: LocalHdfs, hdfs_dir: str, behind: Behind, mount: Mounted, change: str
+) -> None:
+    if not behind.is_hdfs:
+        pytest.skip("quotas are HDFS's")
+    hdfs.webhdfs("PUT", hdfs_dir, "SETQUOTA", storagespacequota=str(MIB), namespacequota="5")
+    file = mount.path / "large"
+    assert code(partial(file.write_bytes, LARGE)) == errno.EDQUOT
+    # The last RELEASE has tried once more: now nobody has the file open.
+    wait_until(lambda: (mount.stats()["open_files"], mount.stats()["publishing_files"]) == (0, 0), "it is given up")
+    assert (mount.stats()["changed_files"], mount.stats()["staged_bytes"]) == (1, len(LARGE))
+    hdfs.webhdfs("PUT", hdfs_dir, "SETQUOTA", storagespacequota=str(1 << 40), namespacequota="5")
+    if change == "rename":
+        file = file.rename(mount.path / "renamed")
+    else:
+        os.chown(file, -1, grp.getgrnam("games").gr_gid)
+    assert behind.content(file.name) == LARGE
+    assert (mount.stats()["changed_files"], mount.stats()["staged_bytes"]) == (0, 0)
+    assert file.read_bytes() == LARGE
+    behind.put(file.name, b"by another client")
+    wait_until(lambda: file.read_bytes() == b"by another client", "the mount sees what another client has written")
 
 
 def test_files_that_are_written_at_once_share_a_quota(

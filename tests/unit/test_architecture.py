@@ -31,7 +31,7 @@ LEVELS: tuple[frozenset[str], ...] = (
 MOUNTER_MAY_IMPORT = {"config", "errors", "handover", "metrics", "mounter"}
 # Whoever starts a daemon gives it its identity on HDFS, as environment variables of the new process.
 IDENTITY = "hdfs_fuse.backend.identity"
-DRIVER_MAY_IMPORT = {"config", "errors", "backend", "hidden", "metrics", "mounter"}
+DRIVER_MAY_IMPORT = {"config", "errors", "backend", "hidden", "logs", "metrics", "mounter"}
 
 # Each costs tens of megabytes in every daemon, so only its adapter imports it, and that is itself imported when needed.
 HEAVY = {"pyarrow": "hdfs_fuse.backend.arrow"}

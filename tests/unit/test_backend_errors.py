@@ -48,6 +48,13 @@ CASES: list[tuple[BaseException, type[errors.HdfsFuseError]]] = [
         ),
         errors.StartingError,
     ),
+    (
+        rpc(
+            "org.apache.hadoop.ipc.RetriableException",
+            "org.apache.hadoop.hdfs.server.namenode.SafeModeException: Zero blocklocations for /x. Name node is",
+        ),
+        errors.UnavailableError,
+    ),
     (rpc("org.apache.hadoop.ipc.RetriableException", "Server too busy"), errors.UnavailableError),
     (rpc("org.apache.hadoop.ipc.StandbyException", "READ is not supported in state standby"), errors.UnavailableError),
     (rpc(f"{PROTOCOL}.DSQuotaExceededException", "The DiskSpace quota of /x is exceeded"), errors.QuotaExceededError),

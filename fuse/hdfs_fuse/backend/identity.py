@@ -66,7 +66,8 @@ def effective_user() -> str:
 def acting_user(config: MountConfig) -> str:
     """The user that a mount acts as on HDFS, as HDFS names owners.
 
-    A principal is shown by its first component, as hadoop.security.auth_to_local does by default (KerberosName.Rule).
+    The principal of a keytab is shown by its first component, as hadoop.security.auth_to_local does by default
+    (KerberosName.Rule). Of a ticket cache the process's own user, which need not be the principal.
     """
     if config.kerberos is not None:
         return re.split("[/@]", config.kerberos.principal, maxsplit=1)[0]

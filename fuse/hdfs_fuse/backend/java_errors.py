@@ -72,8 +72,9 @@ _BY_MESSAGE: tuple[tuple[re.Pattern[str], type[errors.HdfsFuseError]], ...] = (
     # BlockManager.chooseTarget4NewBlock: a bare IOException; after a start of the NameNode the DataNodes come back.
     (re.compile(r"File .* could only be written to .* There are 0 datanode\(s\) running"), errors.UnavailableError),
     (re.compile(r"File .* could only be written to \d+ of the "), errors.NoSpaceError),
-    # FSNamesystem.getBlockLocations before the DataNodes have reported: a SafeModeException on a read.
-    (re.compile(r"Zero blocklocations for "), errors.UnavailableError),
+    # FSNamesystem.getBlockLocations before the DataNodes have reported: a SafeModeException on a read, or that within a
+    # RetriableException where NameNodes are highly available.
+    (re.compile(r"([\w.]+: )?Zero blocklocations for "), errors.UnavailableError),
     # FSNamesystem.checkNameNodeSafeMode: a RetriableException, where NameNodes are highly available.
     (re.compile(re.escape(_NAMENODE) + r"SafeModeException: "), errors.StartingError),
     # FSDirRenameOp.validateRenameOverwrite, validateRenameDestination: bare IOExceptions.

@@ -375,6 +375,8 @@ class WebHdfs:
         for address in self._addresses:
             try:
                 return _ask(address, method, target)
+            except errors.StartingError:
+                raise  # the active one has answered
             except errors.UnavailableError as e:
                 failure = e
         raise failure

@@ -193,6 +193,8 @@ def _mount_as_user(mountpoint: str, source: str, *, read_only: bool, allow_other
             )
         except FileNotFoundError as e:
             raise MountError("mounting without root needs fusermount3: apt-get install fuse3") from e
+        except subprocess.TimeoutExpired as e:
+            raise DeadlineError(f"{mountpoint}: fusermount3 does not end; does a mount above it hang?") from e
         if result.returncode:
             raise MountError(f"fusermount3 at {mountpoint}: {result.stderr.strip()}")
         _, fds, _, _ = socket.recv_fds(ours, 1, 1)
@@ -334,7 +336,10 @@ def _umount(target: str, flags: int) -> bool:
     if code == errno.EPERM and os.geteuid() != 0:
         lazy = ["-z"] if flags & _MNT_DETACH else []
         command = ["fusermount3", "-u", *lazy, "--", target]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        try:
+            result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        except subprocess.TimeoutExpired as e:
+            raise OSError(errno.ETIMEDOUT, "fusermount3 does not end") from e
         if result.returncode == 0:
             return True
         if "busy" in result.stderr:

@@ -89,7 +89,7 @@ class _Handler(socketserver.BaseRequestHandler):
                 raise
             except Exception as e:
                 logger.exception("unexpected error")
-                handover.send(self.request, handover.Failed.of(MountError(f"mounter: {type(e).__name__}: {e}")))
+                handover.send(self.request, handover.Failed.of(MountError(f"mounter: {type(e).__name__}; see its log")))
 
     def _start(self, start: protocol.Start) -> None:
         supervisor = self.server.supervisor

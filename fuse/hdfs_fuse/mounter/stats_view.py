@@ -51,10 +51,10 @@ def _table(now: dict[str, Any], before: dict[str, Any] | None, seconds: float) -
     row("cache faults", "cache_fault_count", 1, "")
     table.add_row("cache", f"{now['cache_used_bytes'] / 1e6:,.0f} of {now['cache_size_bytes'] / 1e6:,.0f} MB", "")
     table.add_row("open files, names", f"{now['open_files']:,}, {now['inodes']:,}", "")
-    if now["changed_files"] or now["completing_files"]:
-        staged = f"{now['changed_files']:,} with {now['staged_bytes'] / 1e6:,.1f} MB staged"
-        table.add_row("files that HDFS does not have", staged, "")
-        table.add_row("being stored, being completed", f"{now['publishing_files']:,}, {now['completing_files']:,}", "")
+    if now["changed_files"] or now["completing_files"] or now["staged_bytes"]:
+        files = f"{now['changed_files']:,}, {now['publishing_files']:,}, {now['completing_files']:,}"
+        table.add_row("files changed, being stored, being completed", files, "")
+        table.add_row("staged", f"{now['staged_bytes'] / 1e6:,.1f} MB", "")
     table.add_row("loader processes", f"{now['loaders']}", "")
     for label in ("lookup", "open", "read", "readdir", "hdfs"):
         latency = now[f"{label}_latency"]

@@ -48,12 +48,12 @@ _SETTLE_S, _POLL_S = 30.0, 0.02
 
 @dataclass(frozen=True, slots=True)
 class UploadQueue:
-    """What is on its way into HDFS.
+    """What is on its way into HDFS, from the first byte written on.
 
     Attributes:
         changed_files: have bytes that HDFS does not have.
         staged_bytes: bytes of files that are being changed, on the local disk.
-        publishing_files: are being stored, or wait for their turn.
+        publishing_files: of these, those that are being stored.
         completing_files: are stored under their names, and HDFS has yet to complete them.
     """
 
@@ -96,7 +96,6 @@ class Drafts:
         self._uploads = uploads
         self._metrics = metrics
         self._drafts: dict[Inode, Draft] = {}
-        self._publishing = 0
         completions = Completions(backend, calls, inodes, uploads, nursery, self._stored)
         bases = Bases(config, backend, inodes, calls, metrics)
         siblings = Siblings(backend, inodes, uploads, calls, completions, nursery)
@@ -134,7 +133,7 @@ class Drafts:
         return UploadQueue(
             changed_files=sum(draft.is_dirty and not draft.is_removed for draft in drafts),
             staged_bytes=sum(draft.staged.extents.size for draft in drafts),
-            publishing_files=self._publishing,
+            publishing_files=self._publisher.publishing,
             completing_files=len(self._completions),
         )
 
@@ -243,12 +242,8 @@ class Drafts:
         Raises:
             HdfsFuseError: it does not, and the bytes are kept for the next attempt.
         """
-        self._publishing += 1
-        try:
-            async with draft.lock:
-                await self._publisher.publish(draft, durable=durable)
-        finally:
-            self._publishing -= 1
+        async with draft.lock:
+            await self._publisher.publish(draft, durable=durable)
 
     # --- names and attributes ---
 
@@ -279,6 +274,7 @@ class Drafts:
             await self._siblings.abandon(draft)
             draft.is_to_check = True
             self._siblings.reserve_again_soon(draft)
+        await self._close_if_stored(draft)
 
     async def set_mode(self, draft: Draft, mode: int, store: Callable[[], Awaitable[object]]) -> None:
         """Change permission bits, with `store` in HDFS too if the file is there."""
@@ -292,6 +288,7 @@ class Drafts:
         async with draft.lock:
             await self._publisher.publish(draft, durable=False)
             await store()
+        await self._close_if_stored(draft)
 
     async def set_times(
         self, draft: Draft, mtime_ms: int | None, atime_ms: int | None, store: Callable[[], Awaitable[object]]
@@ -319,13 +316,17 @@ class Drafts:
         draft.writers -= 1
         if draft.writers == 0:
             draft.released.set()
-            if not draft.is_dirty or draft.is_removed:
-                await self._close(draft)
+            await self._close_if_stored(draft)
+
+    async def _close_if_stored(self, draft: Draft) -> None:
+        """Let go of a draft whose bytes nobody writes, and nobody waits for: of one that is kept they were refused."""
+        if not draft.writers and (draft.is_removed or not draft.is_dirty):
+            await self._close(draft)
 
     async def _close(self, draft: Draft) -> None:
         """Nobody writes the file any longer: remove its sibling, and then forget it, unless it is opened meanwhile."""
         async with draft.lock:
-            if draft.writers:
+            if draft.writers or draft.is_ended:
                 return
             self._tails.end(draft)
             await self._siblings.abandon(draft)

@@ -21,7 +21,11 @@ logger = logging.getLogger(__name__)
 
 
 class Publisher:
-    """Publishes drafts. Belongs to the event loop; whoever calls this holds the draft's lock."""
+    """Publishes drafts. Belongs to the event loop; whoever calls this holds the draft's lock.
+
+    Attributes:
+        publishing: drafts that are being published.
+    """
 
     def __init__(
         self,
@@ -54,6 +58,7 @@ class Publisher:
         self._siblings = siblings
         self._tails = tails
         self._streams = streams
+        self.publishing = 0
 
     async def publish(self, draft: Draft, *, durable: bool) -> None:
         """Have HDFS store what has been changed, if anything has; see Drafts.publish."""
@@ -61,6 +66,13 @@ class Publisher:
             raise StaleError(f"{draft.inode.name}: replaced by another client while it was open")
         if not draft.is_dirty or draft.is_removed:
             return
+        self.publishing += 1
+        try:
+            await self._publish(draft, durable=durable)
+        finally:
+            self.publishing -= 1
+
+    async def _publish(self, draft: Draft, *, durable: bool) -> None:
         if self._tails.is_to_append(draft) and await self._tails.append(draft):
             return
         if draft.stream is not None:

@@ -84,11 +84,12 @@ def build() -> None:
         if not stamp.is_file() or stamp.read_text(encoding="utf-8") != wanted:
             _build(step)
             stamp.write_text(wanted, encoding="utf-8")
-    if not list((bin_dir() / "crd").glob("monitoring*")):
+    stamp = bin_dir() / "monitoring.stamp"
+    if not stamp.is_file() or stamp.read_text(encoding="utf-8") != _MONITORING:
         for kind in ("podmonitors", "prometheusrules"):
             _take_definitions(_MONITORING, f"example/prometheus-operator-crd/monitoring.coreos.com_{kind}.yaml")
-    if not (bin_dir() / _PROMETHEUS[-1]).is_file():
         _take_prometheus()
+        stamp.write_text(_MONITORING, encoding="utf-8")
 
 
 def _build(step: Step) -> None:
@@ -118,7 +119,9 @@ def _take_prometheus() -> None:
         for command in (["apt-get", "download", "-q", "prometheus"], ["sh", "-c", "dpkg-deb --extract *.deb ."]):
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
             if done.returncode:
-                raise SetupError(f"Debian's package of prometheus can't be had: {done.stdout}{done.stderr}")
+                raise SetupError(
+                    f"prometheus can't be had; is it in the lists of apt-get update? {done.stdout}{done.stderr}"
+                )
         for name in _PROMETHEUS:
             shutil.copy2(Path(folder) / "usr" / "bin" / name, bin_dir() / name)
 

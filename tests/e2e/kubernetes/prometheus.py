@@ -109,4 +109,4 @@ def prometheus(driver: Namespace, folder: Path) -> Iterator[Prometheus]:
             wait_until(is_scraping, "Prometheus has scraped all pods", explain=log.read_text)
             yield running
         finally:
-            process.terminate()
+            process.kill()  # its data goes with the folder
