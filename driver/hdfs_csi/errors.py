@@ -57,6 +57,7 @@ _STATUS: dict[type[errors.HdfsFuseError], StatusCode] = {
     # to the external-provisioner that the outcome is unknown and that it must try again.
     errors.DeadlineError: StatusCode.UNAVAILABLE,
     errors.UnavailableError: StatusCode.UNAVAILABLE,
+    errors.StartingError: StatusCode.UNAVAILABLE,
     errors.FileChangedError: StatusCode.UNAVAILABLE,
     errors.CrossDeviceError: StatusCode.INVALID_ARGUMENT,
     errors.NameTooLongError: StatusCode.INVALID_ARGUMENT,

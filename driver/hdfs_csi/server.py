@@ -211,7 +211,8 @@ def _fail(name: str, error: Exception, started: float, context: grpc.ServicerCon
     else:
         # The text of an unknown error may hold anything, a secret too.
         message = f"{type(error).__name__}; see the driver's log, request {logs.request_id.get()}"
-        where = "".join(traceback.format_tb(error.__traceback__))
+        frames = traceback.extract_tb(error.__traceback__)
+        where = "\n".join(f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}' for frame in frames)
         log.error("failed %s ms=%d code=%s error=%s\n%s", name, elapsed_ms, code.name, type(error).__name__, where)
     context.abort(code, message[:_MAX_MESSAGE_CHARACTERS])
 
