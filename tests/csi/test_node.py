@@ -149,13 +149,14 @@ def test_the_node_says_who_it_is(node: DriverProcess) -> None:
         rpc.STAGE_UNSTAGE_VOLUME,
         rpc.GET_VOLUME_STATS,
         rpc.GET_VOLUME_HEALTH,
+        rpc.GET_STORAGE_HEALTH,
         rpc.SINGLE_NODE_MULTI_WRITER,
         rpc.VOLUME_MOUNT_GROUP,
         rpc.EXPAND_VOLUME,
     }
     assert node.client.call(csi.ProbeRequest()).ready.value
     assert node.client.call(csi.GetPluginInfoRequest()).name == "hdfs.csi.dev"
-    for request in (csi.NodeGetStorageHealthRequest(), csi.CreateVolumeRequest()):
+    for request in (csi.ControllerPublishVolumeRequest(), csi.CreateVolumeRequest()):
         assert node.client.refused(request)[0] is StatusCode.UNIMPLEMENTED
 
 
