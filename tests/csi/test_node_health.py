@@ -144,7 +144,7 @@ def test_a_namenode_that_is_gone_or_hangs(
         else:
             hdfs.resume_namenode()
     wait_until(lambda: found(node, published) == (None, ""), "the volume is well again", 60)
-    wait_until(lambda: not children(node.daemon), "nobody waits any more")
+    wait_until(lambda: not children(node.daemon), "nobody waits any more", 120)
 
 
 def test_safe_mode(node: DriverProcess, hdfs: LocalHdfs, published: csi.NodeGetVolumeHealthRequest) -> None:
