@@ -81,7 +81,7 @@ def reader(space: Namespace) -> Iterator[str]:
 def test_looking_for_a_fault(run: Run, driver: Namespace, reader: str) -> None:
     guide = "troubleshooting.md"
     pods = {"NODE_POD": running_pod(driver, "node"), "MOUNTER_POD": running_pod(driver, "mounter")}
-    assert "Provisioning succeeded" in run(guide, "kubectl describe pvc CLAIM", CLAIM="data", POD=reader)
+    assert "Bound" in run(guide, "kubectl describe pvc CLAIM", CLAIM="data", POD=reader)
     assert "hdfs-csi-node" in run(guide, "kubectl -n hdfs-csi get pods -o wide --field-selector")
     assert "CreateVolume" in run(guide, "kubectl -n hdfs-csi logs -l app.kubernetes.io/component=controller")
     assert "NodePublishVolume" in run(guide, "kubectl -n hdfs-csi logs NODE_POD -c node", **pods)
