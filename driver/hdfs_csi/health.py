@@ -118,6 +118,7 @@ def _storage_problem(volumes: Sequence[tuple[str, MountConfig]]) -> Problem | No
         if _daemon_problem(mountpoint) is None:
             failure = _failure(mountpoint)
             if failure is None or isinstance(failure, PermissionDeniedError | StaleError):
+                failure = None  # the NameNode has answered
                 break
     return _filesystem_problem(volumes[0][1], failure)
 
@@ -155,8 +156,6 @@ def _failure(mountpoint: str) -> HdfsFuseError | None:
 
 def _filesystem_problem(config: MountConfig, failure: HdfsFuseError | None) -> Problem | None:
     """What is wrong with the filesystem of a volume that can't be listed, or that can, where `failure` is None."""
-    if isinstance(failure, PermissionDeniedError | StaleError):
-        failure = None  # the NameNode has answered
     try:
         state = call_with_deadline(_ask_namenodes, config, deadline_s=NAMENODES_DEADLINE_S)
     except UnavailableError as e:

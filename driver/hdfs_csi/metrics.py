@@ -76,9 +76,8 @@ class Mounts:
         yield states
         for name, (shown, meaning) in _GAUGES.items():
             gauge = GaugeMetricFamily(shown, meaning, labels=_LABELS)
-            for answer in found:
-                if name in answer:  # a daemon of another release may lack it
-                    gauge.add_metric(_labels(answer), answer[name])
+            for labels, value in _values(name, found):
+                gauge.add_metric(labels, value)
             yield gauge
         for field in fields(Metrics):
             if field.type is int:
@@ -91,18 +90,17 @@ class Mounts:
 
 def _counter(name: str, meaning: str, found: Iterable[dict[str, Any]]) -> Metric:
     counter = CounterMetricFamily(f"hdfs_fuse_{name.removesuffix('_count')}", meaning, labels=_LABELS)
-    for answer in found:
-        if name in answer:
-            counter.add_metric(_labels(answer), answer[name])
+    for labels, value in _values(name, found):
+        counter.add_metric(labels, value)
     return counter
 
 
 def _errors(meaning: str, found: Iterable[dict[str, Any]]) -> Metric:
     counter = CounterMetricFamily("hdfs_fuse_error", meaning, labels=[*_LABELS, "errno", "kind"])
-    for answer in found:
-        for name, kinds in answer.get("errors", {}).items():
+    for labels, errnos in _values("errors", found):
+        for name, kinds in errnos.items():
             for kind, count in kinds.items():
-                counter.add_metric([*_labels(answer), name, kind], count)
+                counter.add_metric([*labels, name, kind], count)
     return counter
 
 
@@ -110,19 +108,20 @@ def _histogram(name: str, meaning: str, found: Iterable[dict[str, Any]]) -> Metr
     histogram = HistogramMetricFamily(
         f"hdfs_fuse_{name.removesuffix('_latency')}_seconds", f"how long these took: {meaning}", labels=_LABELS
     )
-    for answer in found:
-        if name not in answer:
-            continue
+    for labels, latency in _values(name, found):
         total, buckets = 0, []
-        for bound_s, count in zip((*LATENCY_BOUNDS_S, "+Inf"), answer[name]["buckets"], strict=True):
+        for bound_s, count in zip((*LATENCY_BOUNDS_S, "+Inf"), latency["buckets"], strict=True):
             total += count
             buckets.append((str(bound_s), total))
-        histogram.add_metric(_labels(answer), buckets, answer[name]["sum_s"])
+        histogram.add_metric(labels, buckets, latency["sum_s"])
     return histogram
 
 
-def _labels(answer: dict[str, Any]) -> list[str]:
-    return [answer["volume_id"], answer["mount"]]
+def _values(name: str, found: Iterable[dict[str, Any]]) -> Iterator[tuple[list[str], Any]]:
+    """Labels and value of one of the statistics; a daemon of another release may lack it."""
+    for answer in found:
+        if name in answer:
+            yield [answer["volume_id"], answer["mount"]], answer[name]
 
 
 def _fetch(path: str) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""The conformance test of Kubernetes' CSI project against both services, a real HDFS and real mounts, nothing skipped.
+"""The conformance test of Kubernetes' CSI project against both services, a real HDFS and real mounts.
 
 What csi-sanity leaves out by itself are the 17 tests of RPCs that HDFS has no use for (docs/csi.md says why).
 """

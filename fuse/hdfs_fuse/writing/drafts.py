@@ -319,7 +319,7 @@ class Drafts:
             await self._close_if_stored(draft)
 
     async def _close_if_stored(self, draft: Draft) -> None:
-        """Let go of a draft whose bytes nobody writes, and nobody waits for: of one that is kept they were refused."""
+        """Let go of a draft that nobody has open for writing, unless HDFS refused its bytes: those are kept."""
         if not draft.writers and (draft.is_removed or not draft.is_dirty):
             await self._close(draft)
 

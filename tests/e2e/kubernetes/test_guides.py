@@ -85,8 +85,11 @@ def test_looking_for_a_fault(run: Run, driver: Namespace, reader: str) -> None:
     assert "hdfs-csi-node" in run(guide, "kubectl -n hdfs-csi get pods -o wide --field-selector")
     assert "CreateVolume" in run(guide, "kubectl -n hdfs-csi logs -l app.kubernetes.io/component=controller")
     assert "NodePublishVolume" in run(guide, "kubectl -n hdfs-csi logs NODE_POD -c node", **pods)
-    run(guide, "kubectl -n hdfs-csi exec ds/hdfs-csi-mounter", more="--hadoop-conf-dir /etc/hadoop/conf")
-    run(guide, "kubectl -n hdfs-csi exec ds/hdfs-csi-node")
+    said = run(guide, "kubectl -n hdfs-csi exec ds/hdfs-csi-mounter", more="--hadoop-conf-dir /etc/hadoop/conf")
+    assert "failed" not in said
+    said = run(guide, "kubectl -n hdfs-csi exec ds/hdfs-csi-node")
+    assert "ok  /dev/fuse" in said
+    assert "failed" not in said
     table = run(guide, "kubectl -n hdfs-csi exec NODE_POD -- grep fuse.hdfs", **pods)
     mountpoint = table.splitlines()[0].split()[4]
     assert "reads" in run(guide, "kubectl -n hdfs-csi exec NODE_POD -- hdfs-fuse stats", MOUNTPOINT=mountpoint, **pods)

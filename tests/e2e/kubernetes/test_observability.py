@@ -8,7 +8,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.e2e.kubernetes.conftest import running_pod
 from tests.e2e.kubernetes.kubectl import Namespace, wait_until
 from tests.e2e.kubernetes.manifests import claim, pod
-from tests.support.local_hdfs import LocalHdfs
 
 
 def scrape(driver: Namespace, component: str, port: int) -> dict[str, list[tuple[dict[str, str], float]]]:
@@ -77,13 +76,3 @@ def test_logs_are_json_and_name_the_volume(driver: Namespace, space: Namespace) 
     assert any(record.get("volume_id", "").endswith(volume) and record.get("pod") for record in records), records[-5:]
     space.delete("pod/reader")
     space.delete("pvc/data")
-
-
-def test_doctor_in_the_drivers_pods(hdfs: LocalHdfs, driver: Namespace) -> None:
-    """The commands of docs/troubleshooting.md."""
-    uri, mounter = f"{hdfs.uri}/volumes", running_pod(driver, "mounter")
-    options = ("--no-mount", "--cache-dir", "/var/cache/hdfs-fuse", "--hadoop-conf-dir", "/etc/hadoop/conf")
-    assert "failed" not in driver("exec", mounter, "--", "hdfs-fuse", "doctor", uri, *options)
-    said = driver("exec", running_pod(driver, "node"), "--", "hdfs-fuse", "doctor", "--no-cache")
-    assert "ok  /dev/fuse" in said
-    assert "failed" not in said
