@@ -144,7 +144,7 @@ def test_killed_processes_leave_only_whole_blocks_and_counters_that_mend(tmp_pat
     used = sum(disk_bytes(path.stat().st_size) for path in block_files(tmp_path))
     assert used <= SIZE_BYTES + 4 * BLOCK
     store.close()
-    os.unlink(tmp_path / "v1" / "usage")
+    os.unlink(tmp_path / "v2" / "usage")
     store = BlockStore(str(tmp_path), SIZE_BYTES, 0)
     assert store.used_bytes() == used
     store.close()

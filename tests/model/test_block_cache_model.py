@@ -214,7 +214,7 @@ class Cache(RuleBasedStateMachine):
         return BlockStore(str(self.directory), BOUND_BLOCKS * BLOCK, 0, now_s=lambda: self.now_s)
 
     def block_files(self) -> list[Path]:
-        if not (self.directory / "v1").is_dir():
+        if not (self.directory / "v2").is_dir():
             return []
         return [path for path in self.directory.glob("v1/???/*") if path.is_file()]
 
@@ -352,7 +352,7 @@ class Cache(RuleBasedStateMachine):
     )
     def damage_counters(self, offset: int, data: bytes, length: int | None) -> None:
         self.is_counting_right = False
-        with contextlib.suppress(OSError), (self.directory / "v1" / "usage").open("r+b") as file:
+        with contextlib.suppress(OSError), (self.directory / "v2" / "usage").open("r+b") as file:
             os.pwrite(file.fileno(), data, offset)
             if length is not None:
                 file.truncate(length)
@@ -364,12 +364,12 @@ class Cache(RuleBasedStateMachine):
 
     @rule()
     def make_the_directory_unusable(self) -> None:
-        if not (self.directory / "v1").is_dir():
+        if not (self.directory / "v2").is_dir():
             return  # not a precondition: loads that run beside us may be making it, and Hypothesis wants the same again
         self.is_counting_right = False
-        shutil.rmtree(self.directory / "v1", ignore_errors=True)
+        shutil.rmtree(self.directory / "v2", ignore_errors=True)
         with contextlib.suppress(OSError):  # a load may be making it again
-            (self.directory / "v1").write_bytes(b"")
+            (self.directory / "v2").write_bytes(b"")
 
     # --- what must hold ---
 
@@ -454,7 +454,7 @@ class Cache(RuleBasedStateMachine):
         for index in range(4):
             assert store.put(FILES[0].keys[index], FILES[0].block(index))
         store.close()
-        (self.directory / "v1" / "usage").unlink()
+        (self.directory / "v2" / "usage").unlink()
         store = self.new_store()
         assert store.used_bytes() == 4 * BLOCK
         store.close()

@@ -5,6 +5,7 @@ library; what differs is how bytes are had. Threads share Python's lock, for all
 """
 
 import hashlib
+import mmap
 import os
 import sys
 import threading
@@ -23,6 +24,15 @@ _MIB = 1 << 20
 # As large as the reads of cp and cat on today's systems, and what pyarrow streams fastest with.
 _READ_BYTES = _MIB
 _WRITE_BYTES = _MIB
+
+
+def _aligned(size_bytes: int) -> memoryview:
+    """A buffer that begins with a page, as those of cp and cat do.
+
+    Those of malloc(3) begin 16 bytes later. Processors that copy with "rep movs" are six times slower then when the
+    other side begins with a page (AMD EPYC: 0.6 s a GiB and 0.09), and such copying is what is measured here.
+    """
+    return memoryview(mmap.mmap(-1, size_bytes))
 
 
 class Access(Protocol):
@@ -120,7 +130,7 @@ class FilesAccess:
     def _buffer(self) -> memoryview:
         # One for each thread and used again, so that its pages are there: fresh memory is expensive on some machines.
         if not hasattr(self._local, "buffer"):
-            self._local.buffer = memoryview(bytearray(_READ_BYTES))
+            self._local.buffer = _aligned(_READ_BYTES)
         return self._local.buffer  # type: ignore[no-any-return]
 
     def _open(self, path: str) -> int:
@@ -262,7 +272,7 @@ class ArrowAccess:
 
     def stream(self, path: str) -> Iterator[int]:
         """See Access."""
-        buffer = bytearray(_READ_BYTES)
+        buffer = _aligned(_READ_BYTES)
         with self._fs.open_input_stream(f"{self._root}/{path}", buffer_size=0) as file:
             while count := file.readinto(buffer):
                 yield count

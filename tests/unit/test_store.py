@@ -487,7 +487,7 @@ def test_blocks_that_were_never_counted_are_found(tmp_path: Path) -> None:
     """A process killed between linking a block and counting it, or a machine that lost its power."""
     disk = Disk(tmp_path, size_bytes=64 * 4096)
     lost = [keys_of(f"lost{i}", 1, last_bytes=10)[0] for i in range(64)]
-    usage = UsageFile(str(tmp_path / "v1" / "usage"))
+    usage = UsageFile(str(tmp_path / "v2" / "usage"))
     for key in lost:
         assert disk.store.put(key, content_of(key))
         assert disk.store.used_bytes() == 4096
@@ -534,7 +534,7 @@ def test_a_wrong_total_does_not_empty_the_cache_for_ever(tmp_path: Path) -> None
     disk = Disk(tmp_path, size_bytes=20 * BLOCK)
     keys = keys_of("a", 100)
     fill(disk.store, keys[0])
-    with open(tmp_path / "v1" / "usage", "r+b") as file:
+    with open(tmp_path / "v2" / "usage", "r+b") as file:
         file.write(b"HDFSCSI1" + b"\x11" * 7)
     for key in keys:
         disk.now_s += 1000
@@ -563,18 +563,18 @@ def test_counters_that_are_lost_are_counted_again(tmp_path: Path) -> None:
     for key in keys_of("a", 10):
         fill(disk.store, key)
     disk.store.close()
-    (tmp_path / "v1" / "usage").unlink()
+    (tmp_path / "v2" / "usage").unlink()
     disk = Disk(tmp_path)
     assert disk.store.used_bytes() == 10 * BLOCK
     disk.store.close()
 
 
 def test_strange_things_in_the_directory_do_no_harm(tmp_path: Path) -> None:
-    (tmp_path / "v1" / "lost+found").mkdir(parents=True)
-    (tmp_path / "v1" / "xyz").mkdir()
-    (tmp_path / "v1" / "abc").write_bytes(b"a file where a shard would be")
-    (tmp_path / "v1" / "0a0" / "subdirectory").mkdir(parents=True)
-    (tmp_path / "v1" / "0a0" / "note").write_bytes(b"x" * 5000)
+    (tmp_path / "v2" / "lost+found").mkdir(parents=True)
+    (tmp_path / "v2" / "xyz").mkdir()
+    (tmp_path / "v2" / "1bc").write_bytes(b"a file where a shard would be")
+    (tmp_path / "v2" / "0a0" / "subdirectory").mkdir(parents=True)
+    (tmp_path / "v2" / "0a0" / "note").write_bytes(b"x" * 5000)
     disk = Disk(tmp_path, size_bytes=10 * BLOCK)
     for key in keys_of("a", 30):
         disk.now_s += 1000
@@ -693,8 +693,8 @@ def test_a_lack_of_descriptors_costs_no_block(disk: Disk) -> None:
 
 
 def test_faults_are_one_warning(disk: Disk, caplog: pytest.LogCaptureFixture) -> None:
-    shutil.rmtree(disk.directory / "v1")
-    (disk.directory / "v1").write_bytes(b"")
+    shutil.rmtree(disk.directory / "v2")
+    (disk.directory / "v2").write_bytes(b"")
     for key in keys_of("a", 5):
         assert not fill(disk.store, key)
         assert disk.store.open(key) is None
@@ -711,6 +711,6 @@ def test_disk_bytes_are_whole_pages(length: int) -> None:
     assert 0 <= disk_bytes(length) - length < 4096
 
 
-@pytest.mark.parametrize(("name", "shard"), [("000" + "f" * 29, 0), ("fff" + "0" * 29, 4095), ("00a" + "1" * 29, 10)])
-def test_shards_are_the_first_three_digits(name: str, shard: int) -> None:
+@pytest.mark.parametrize(("name", "shard"), [("000" + "f" * 29, 0), ("fff" + "0" * 29, 1023), ("01a" + "1" * 29, 6)])
+def test_shards_are_the_first_ten_bits(name: str, shard: int) -> None:
     assert shard_of(name) == shard

@@ -5,6 +5,7 @@ and a crash leaves nothing behind. Eviction unlinks; maps stay valid. Every meth
 number of processes may use the same directory. No fault of the disk reaches a reader: it is a miss, and counted.
 """
 
+import array
 import contextlib
 import errno
 import fcntl
@@ -33,7 +34,7 @@ from hdfs_fuse.metrics import Metrics
 logger = logging.getLogger(__name__)
 
 # Version of the layout; a change gets a new folder and the old one is left to be removed by hand.
-_LAYOUT = "v1"
+_LAYOUT = "v2"
 _XATTR = "user.hdfs.block"
 _SEAL = struct.Struct("<4s16sqQ")  # magic, block name, length in bytes, XXH3 of the content
 _MAGIC = b"blk1"
@@ -53,8 +54,10 @@ _CLOCK_INTERVAL_S = 0.1
 # Shards that an eviction lists whatever the counters say: a process killed before it had counted a block, or a machine
 # that lost its power, leaves blocks in shards that look empty. 64 evictions turn a cache over once, so each shard is
 # looked at about every fourth time.
-_UNCOUNTED_SHARDS = 16
+_UNCOUNTED_SHARDS = 4
 _PAGE = 4096
+# linux/fs.h: ioctl_iflags(2) on 64-bit Linux.
+_FS_IOC_GETFLAGS, _FS_IOC_SETFLAGS, _FS_TOPDIR_FL = 0x80086601, 0x40086602, 0x00020000
 # Comes when somebody wants to change a block's file that is mapped here: close blocks that are not intact, and they
 # may. Ignored by who does not care; then the kernel lets them after /proc/sys/fs/lease-break-time seconds.
 LEASE_SIGNAL = signal.SIGURG
@@ -68,8 +71,8 @@ _OUR_OWN_LACK = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR
 
 
 def shard_of(name: str) -> int:
-    """The shard, in [0, usage.SHARDS), of a block name: its first three hex digits."""
-    return int(name[:3], 16)
+    """The shard, in [0, usage.SHARDS), of a block name: its first ten bits."""
+    return int(name[:3], 16) >> 2
 
 
 def disk_bytes(length_bytes: int) -> int:
@@ -207,6 +210,7 @@ class BlockStore:
         self._has_warned_of_damage = False
         try:
             os.makedirs(self._root, mode=0o700, exist_ok=True)
+            _spread_below(self._root)
             self._probe()
             self._usage = UsageFile(os.path.join(self._root, "usage"))
             if self._usage.is_new:
@@ -274,7 +278,10 @@ class BlockStore:
 
     def path_of(self, name: str) -> str:
         """Where a block of that name is, if it is there."""
-        return f"{self._root}/{name[:3]}/{name}"
+        return f"{self._shard_path(shard_of(name))}/{name}"
+
+    def _shard_path(self, shard: int) -> str:
+        return f"{self._root}/{shard:03x}"
 
     # --- reading ---
 
@@ -491,7 +498,7 @@ class BlockStore:
             self._usage.add_all(uncounted)
 
     def _open_temporary(self, key: BlockKey) -> int:
-        shard = f"{self._root}/{key.name[:3]}"
+        shard = self._shard_path(shard_of(key.name))
         flags = os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC
         try:
             return os.open(shard, flags, 0o600)
@@ -579,7 +586,7 @@ class BlockStore:
         counted_bytes = self._usage.bytes_in(shard)
         with (
             contextlib.suppress(FileNotFoundError, NotADirectoryError),
-            os.scandir(f"{self._root}/{shard:03x}") as entries,
+            os.scandir(self._shard_path(shard)) as entries,
         ):
             for entry in entries:
                 with contextlib.suppress(FileNotFoundError):
@@ -627,6 +634,23 @@ class BlockStore:
         log = logger.debug if self._has_warned else logger.warning
         self._has_warned = True
         log("%s: %s; reading from the filesystem instead", event, error)
+
+
+def _spread_below(directory: str) -> None:
+    """Have ext4 put directories made in this one into different parts of the disk, and with them their files.
+
+    Without a journal it steps over every inode that was freed in the last minutes before it takes a new one, group of
+    blocks by group (recently_deleted in fs/ext4/ialloc.c). All in one group, a new file took up to 1 ms of processor
+    time after some thousand evictions, instead of 0.08. Other filesystems know no such flag.
+    """
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):
+            flags = array.array("i", fcntl.ioctl(fd, _FS_IOC_GETFLAGS, bytes(4)))
+            flags[0] |= _FS_TOPDIR_FL
+            fcntl.ioctl(fd, _FS_IOC_SETFLAGS, flags.tobytes())
+    finally:
+        os.close(fd)
 
 
 def _reopen(fd: int) -> int:
