@@ -56,7 +56,7 @@ class BlockReader:
             return b""
         goal = self._prefetcher.observe(start, stop)
         if self._prefetcher.is_sequential:
-            self._plan(start, goal)
+            self._plan(start, stop + self._cache.ahead_bytes(goal - stop))
         else:
             self._cancel_fills()
         size_bytes = self._keys.block_size_bytes

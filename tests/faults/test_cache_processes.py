@@ -106,7 +106,7 @@ def workers(tmp_path: Path) -> Iterator[Workers]:
 
 
 def block_files(directory: Path) -> list[Path]:
-    return [path for path in directory.glob("v1/???/*") if path.is_file()]
+    return [path for path in directory.glob("v2/???/*") if path.is_file()]
 
 
 @pytest.mark.timeout(120)

@@ -216,7 +216,7 @@ class Cache(RuleBasedStateMachine):
     def block_files(self) -> list[Path]:
         if not (self.directory / "v2").is_dir():
             return []
-        return [path for path in self.directory.glob("v1/???/*") if path.is_file()]
+        return [path for path in self.directory.glob("v2/???/*") if path.is_file()]
 
     # --- orders ---
 

@@ -42,7 +42,7 @@ class Mounted:
 
     def block_files(self) -> list[Path]:
         """The files of the cache's blocks."""
-        return [path for path in self.cache.glob("v1/???/*") if path.is_file()]
+        return [path for path in self.cache.glob("v2/???/*") if path.is_file()]
 
 
 @contextmanager

@@ -42,7 +42,7 @@ def replace(path: Path, data: bytes, *, mtime_s: float) -> None:
 
 
 def stored_blocks(cache: Path) -> list[Path]:
-    return [path for path in cache.glob("v1/*/*") if path.is_file()]
+    return [path for path in cache.glob("v2/*/*") if path.is_file()]
 
 
 # --- names and attributes ---

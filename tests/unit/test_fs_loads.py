@@ -16,7 +16,7 @@ from hdfs_fuse.inodes import ROOT
 from hdfs_fuse.metrics import Metrics
 from hdfs_fuse.open_file import OpenFile
 
-from tests.model.harness import KIB, PATIENCE_S, Served, eventually, serve
+from tests.model.harness import KIB, MIB, PATIENCE_S, Served, eventually, serve
 
 LARGE = os.urandom(300 * KIB)
 SMALL = os.urandom(5000)
@@ -215,3 +215,21 @@ def test_an_open_that_hangs_holds_nobody_up(root: Path) -> None:
     with pytest.raises(LoadCancelledError):
         file.open()
     assert disk.opens == 2
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("has_disk", [False, True], ids=["no disk", "a full disk"])
+async def test_what_the_disk_does_not_take_is_read_once(tmp_path: Path, has_disk: bool) -> None:
+    """What is loaded ahead must not be dropped before it is read, though the file is larger than the memory."""
+    content = os.urandom(24 * MIB)
+    (tmp_path / "file").write_bytes(content)
+    async with serve(
+        tmp_path,
+        cache_directory=tmp_path / "cache" if has_disk else None,
+        cache_size_bytes=MIB // 2,
+        block_size_bytes=MIB,
+        read_ahead_bytes=16 * MIB,
+    ) as served:
+        served.cache.budget.size_bytes = 8 * MIB
+        assert await served.read_path("file") == content
+        assert served.metrics.hdfs_bytes == len(content)

@@ -20,6 +20,7 @@ class CachedBlock:
         filled_bytes: how many have landed.
         from_disk: whether the cache already had the block, rather than the filesystem.
         uses: how many readers have come to it.
+        complete_s: since when all bytes are in place, on trio's clock.
         waiting_since_s: since when somebody has waited and nothing has come, on trio's clock.
         is_checked: whether its load has found that this identity may read the file, whatever came then.
     """
@@ -27,6 +28,7 @@ class CachedBlock:
     __slots__ = (
         "_error",
         "_waiters",
+        "complete_s",
         "content",
         "filled_bytes",
         "from_disk",
@@ -44,6 +46,7 @@ class CachedBlock:
         self.is_complete = False
         self.from_disk = False
         self.uses = 0
+        self.complete_s = 0.0
         self.is_checked = False
         self.waiting_since_s = 0.0
         self._error: HdfsFuseError | None = None
@@ -90,6 +93,7 @@ class CachedBlock:
         if not content.is_intact():
             content.close()  # somebody wants to change its file already, and those who wait ask again
         self.is_complete = True
+        self.complete_s = trio.current_time()
         self.from_disk = from_disk
         self.landed(content, self.key.length_bytes)
 

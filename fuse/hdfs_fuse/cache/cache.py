@@ -4,6 +4,7 @@ It knows keys and functions that read, never a filesystem. One load per block ho
 cache, so a reader that goes away harms nobody.
 """
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -11,7 +12,7 @@ from functools import partial
 import trio
 
 from hdfs_fuse.cache.blocks import CachedBlock
-from hdfs_fuse.cache.content import LoadCancelledError, MemoryBlock, MemoryBudget
+from hdfs_fuse.cache.content import Content, LoadCancelledError, MemoryBlock, MemoryBudget
 from hdfs_fuse.cache.fill import Fill, Stream
 from hdfs_fuse.cache.keys import BlockKey, BlockKeys
 from hdfs_fuse.cache.loaders import Loaders
@@ -24,6 +25,10 @@ from hdfs_fuse.workers import Workers
 MAX_MAPPED_BLOCKS = 256
 # For blocks that the disk does not take. Well below the 200 MiB that a loaded mount may use.
 MEMORY_BYTES = 64 << 20
+# How long such a block is kept for who had it loaded ahead, in seconds, when others have no memory left.
+_UNREAD_S = 5.0
+# How long a load waits for memory, in seconds: as long as the event loop takes to answer.
+_ROOM_S = 1.0
 # Uses of small blocks are written down so many at a time.
 _NOTED_USES = 32
 # How often loads that bring nothing are looked for, in seconds.
@@ -70,6 +75,17 @@ class BlockCache:
         block = self._blocks.get(keys[index].name)
         return block is not None and not block.is_failed
 
+    def ahead_bytes(self, wanted: int) -> int:
+        """How far a sequential reader may load ahead, if it wants `wanted` bytes.
+
+        What the disk does not take stays in memory until it has been read. Loaded further ahead than there is memory
+        for, it would be dropped unread, and loaded twice.
+        """
+        if self.store is not None and self.store.takes_blocks:
+            return wanted
+        readers = len({fill.source for fill in self._fills})
+        return min(wanted, self.budget.size_bytes // 2 // max(readers, 1))
+
     def load(self, keys: BlockKeys, first: int, end: int, stream: Stream) -> list[Fill]:
         """Start to bring in the blocks [first, end) that are not in reach yet.
 
@@ -82,7 +98,9 @@ class BlockCache:
             for block in blocks:
                 self._blocks[block.key.name] = block
             start = (first + run_first) * keys.block_size_bytes
-            fill = Fill(blocks, start, stream, self.store, self.budget, self._workers.notify)
+            fill = Fill(
+                blocks, start, stream, self.store, self.budget, self._make_room, self._complete, self._workers.notify
+            )
             self._workers.submit(partial(self._run, fill))
             fills.append(fill)
         self._fills.update(fills)
@@ -132,12 +150,15 @@ class BlockCache:
         fill.run()
         self._workers.notify(self._end, fill)
 
+    def _complete(self, block: CachedBlock, content: Content, from_disk: bool) -> None:
+        block.complete(content, from_disk)
+        if self._blocks.get(block.key.name) is not block:
+            content.close()  # taken out of reach while it was loading: nobody else would
+
     def _end(self, fill: Fill) -> None:
         self._fills.discard(fill)
         for block in fill.blocks:
-            # Also those that were taken out of reach while they were loading: nobody else would close them.
-            if not block.is_complete or self._blocks.get(block.key.name) is not block:
-                self.drop(block)
+            self._forget(block)
         fill.finished(fill)
 
     async def watch(self, deadline_s: float, on_timeout: Callable[[], object]) -> None:
@@ -159,7 +180,7 @@ class BlockCache:
             if block in fill.blocks:
                 fill.cancel()
                 for other in fill.blocks:
-                    if other is not block and not other.is_complete:
+                    if other is not block:
                         self._forget(other)
                         other.fail(LoadCancelledError("abandoned"))  # who waits for it asks again
         if self._loaders is not None:
@@ -169,8 +190,7 @@ class BlockCache:
 
     def drop_changing(self) -> None:
         """Let go of blocks whose files somebody wants to change: store.LEASE_SIGNAL has come."""
-        # Those of running loads too: some are out of reach already.
-        for block in {*self._blocks.values(), *(block for fill in self._fills for block in fill.blocks)}:
+        for block in list(self._blocks.values()):
             if block.is_complete and block.content is not None and not block.content.is_intact():
                 self.drop(block)
 
@@ -186,20 +206,37 @@ class BlockCache:
 
     def _trim(self) -> None:
         """Let the least recently used blocks go when there are too many, or too many in memory."""
-        wants_memory = self.budget.used_bytes > self.budget.size_bytes // 2
-        if len(self._blocks) <= MAX_MAPPED_BLOCKS and not wants_memory:
-            return
-        # Those that load have no descriptors yet, and must not drive out those that are there.
-        complete = [block for block in self._blocks.values() if block.is_complete]
-        excess = len(complete) - MAX_MAPPED_BLOCKS
-        for block in complete:
-            if excess > 0:
+        if self.budget.used_bytes > self.budget.size_bytes // 2:
+            self._drop_from_memory(self.budget.size_bytes // 2, unread_since_s=float("-inf"))
+        if len(self._blocks) > MAX_MAPPED_BLOCKS:
+            # Those that load have no descriptors yet, and must not drive out those that are there.
+            complete = [block for block in self._blocks.values() if block.is_complete]
+            for block in complete[: max(len(complete) - MAX_MAPPED_BLOCKS, 0)]:
                 self.drop(block)
-                excess -= 1
-            elif self.budget.used_bytes <= self.budget.size_bytes // 2:
+
+    def _drop_from_memory(self, keep_bytes: int, *, unread_since_s: float) -> None:
+        """Let blocks in memory go until no more than `keep_bytes` are taken.
+
+        Those that somebody has read, the longest ago first; then those that nobody has read since `unread_since_s`.
+        """
+        blocks = [block for block in self._blocks.values() if block.is_complete]
+        for block in sorted(blocks, key=lambda block: block.uses == 0):
+            if self.budget.used_bytes <= keep_bytes:
                 break
-            elif isinstance(block.content, MemoryBlock):
+            if isinstance(block.content, MemoryBlock) and (block.uses or block.complete_s < unread_since_s):
                 self.drop(block)
+
+    def _make_room(self, size_bytes: int) -> None:
+        """Let blocks in memory go for one of `size_bytes`. For threads: waits for the event loop."""
+        is_made = threading.Event()
+
+        def make() -> None:
+            keep_bytes = self.budget.size_bytes - size_bytes
+            self._drop_from_memory(keep_bytes, unread_since_s=trio.current_time() - _UNREAD_S)
+            is_made.set()
+
+        self._workers.notify(make)
+        is_made.wait(_ROOM_S)
 
     def close(self) -> None:
         """Let all blocks go, and have the loads end at their next chunk."""

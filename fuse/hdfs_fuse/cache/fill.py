@@ -27,6 +27,11 @@ class Fill:
 
     `run` belongs to one thread; everything it tells goes through `notify`, which runs a function on the event
     loop. `cancel` may be called from anywhere, and takes effect at the next chunk.
+
+    Attributes:
+        blocks: which are still to be brought, in order: those that are complete are let go of.
+        source: what brings them, the same for all loads of an open file.
+        finished: called on the loop after the last block.
     """
 
     def __init__(
@@ -36,18 +41,32 @@ class Fill:
         stream: Stream,
         store: BlockStore | None,
         budget: MemoryBudget,
+        make_room: Callable[[int], object],
+        complete: Callable[[CachedBlock, Content, bool], object],
         notify: Callable[..., object],
     ) -> None:
-        """Plan to bring `blocks` in, the first of which begins at byte `start` of the file."""
-        self.finished: Callable[[Fill], object] = lambda _: None  # called on the loop after the last block
-        self.blocks = blocks
-        self._start = start
-        self._load = stream
+        """Plan to bring blocks in.
+
+        Args:
+            blocks: consecutive ones.
+            start: the byte of the file at which the first begins.
+            stream: gives the file's bytes.
+            store: where the blocks may be, and belong; None without a disk.
+            budget: of the memory for those that find no place there.
+            make_room: called in the thread with the size of a block when that is used up; may block.
+            complete: called on the loop for each block, with its content and whether the store had it.
+            notify: runs a function on the loop.
+        """
+        self.finished: Callable[[Fill], object] = lambda _: None
+        self.blocks = tuple(blocks)
+        self.source = stream
+        self._at = start
         self._store = store
         self._budget = budget
+        self._make_room = make_room
+        self._complete = complete
         self._notify = notify
         self._cancelled = False
-        self._done = 0  # blocks that are complete
 
     def cancel(self) -> None:
         """Give up blocks that nobody waits for."""
@@ -57,47 +76,46 @@ class Fill:
         """Do it. Never raises: errors go to those who wait for the blocks."""
         error: HdfsFuseError = LoadCancelledError("load cancelled")
         try:
-            while self._done < len(self.blocks) and not self._is_cancelled():
+            while self.blocks and not self._is_cancelled():
                 if not self._take_stored():
-                    self._stream(self._end_of_missing())
+                    self._stream(self._count_missing())
         except HdfsFuseError as e:
             error = e
         except Exception as e:
             logger.exception("block load failed unexpectedly")
             error = BlockUnavailableError(f"block load failed: {e!r}")
-        for block in self.blocks[self._done :]:
+        for block in self.blocks:
             self._notify(block.fail, error)
 
     def _is_cancelled(self) -> bool:
         # Reading another thread's list of waiters is a snapshot, and enough: a waiter that comes later asks again.
-        return self._cancelled and not any(block.waiting for block in self.blocks[self._done :])
+        return self._cancelled and not any(block.waiting for block in self.blocks)
 
     def _take_stored(self) -> bool:
         """Complete the next block from the disk, if it is there."""
         if self._store is None:
             return False
-        block = self.blocks[self._done]
+        block = self.blocks[0]
         stored = self._store.open(block.key)
         if stored is None:
             return False
         self._finish(block, stored, from_disk=True)
         return True
 
-    def _end_of_missing(self) -> int:
-        end = self._done + 1
-        while end < len(self.blocks) and not (self._store and self._store.contains(self.blocks[end].key)):
-            end += 1
-        return end
+    def _count_missing(self) -> int:
+        """How many blocks, from the next one on, one stream has to bring."""
+        count = 1
+        while count < len(self.blocks) and not (self._store and self._store.contains(self.blocks[count].key)):
+            count += 1
+        return count
 
-    def _stream(self, end: int) -> None:
-        """Complete the blocks up to number `end` from one stream."""
-        start = self._start + sum(block.key.length_bytes for block in self.blocks[: self._done])
-        stop = start + sum(block.key.length_bytes for block in self.blocks[self._done : end])
-        chunks = self._load(start, stop)
+    def _stream(self, count: int) -> None:
+        """Complete the next `count` blocks from one stream."""
+        chunks = self.source(self._at, self._at + sum(block.key.length_bytes for block in self.blocks[:count]))
         try:
             pieces = _Pieces(chunks)
-            while self._done < end and self._fill_block(self.blocks[self._done], pieces):
-                pass
+            while count and self._fill_block(self.blocks[0], pieces):
+                count -= 1
         finally:
             if isinstance(chunks, Generator):
                 chunks.close()  # ends the transfer now, not when the garbage is collected
@@ -132,12 +150,15 @@ class Fill:
         if stored is not None:
             return stored
         if not self._budget.take(length):
-            raise BlockUnavailableError("neither the cache's disk nor its memory has room for a block")
+            self._make_room(length)
+            if not self._budget.take(length):
+                raise BlockUnavailableError("neither the cache's disk nor its memory has room for a block")
         return MemoryBlock(length, self._budget)
 
     def _finish(self, block: CachedBlock, content: Content, *, from_disk: bool) -> None:
-        self._done += 1
-        self._notify(block.complete, content, from_disk)
+        self._at += block.key.length_bytes
+        self.blocks = self.blocks[1:]
+        self._notify(self._complete, block, content, from_disk)
 
 
 class _Pieces:

@@ -167,7 +167,11 @@ class StoredBlock:
 
 
 class BlockStore:
-    """The cache directory of a node."""
+    """The cache directory of a node.
+
+    Attributes:
+        takes_blocks: whether the last block that was to be begun found a place.
+    """
 
     def __init__(
         self,
@@ -204,6 +208,7 @@ class BlockStore:
         self._uncounted: dict[int, int] = {}
         self._granted_bytes = 0  # may be added without a look at counters and disk
         self._refused_until_s = 0.0
+        self.takes_blocks = True
         self._clock_written_s = 0.0
         self._is_closed = False
         self._has_warned = False
@@ -420,8 +425,11 @@ class BlockStore:
 
     def create(self, key: BlockKey) -> StoredBlock | None:
         """Begin a block, its space allocated; None when there is no room for it or the disk fails."""
-        if not self._has_room(key.length_bytes):
-            return None
+        block = self._begin(key) if self._has_room(key.length_bytes) else None
+        self.takes_blocks = block is not None
+        return block
+
+    def _begin(self, key: BlockKey) -> StoredBlock | None:
         new_fd = fd = -1
         try:
             new_fd = self._open_temporary(key)
