@@ -56,7 +56,7 @@ class BlockReader:
             return b""
         goal = self._prefetcher.observe(start, stop)
         if self._prefetcher.is_sequential:
-            self._plan(start, stop + self._cache.ahead_bytes(goal - stop))
+            self._plan(start, stop + self._cache.ahead_bytes(self, goal - stop, self._keys.block_size_bytes))
         else:
             self._cancel_fills()
         size_bytes = self._keys.block_size_bytes
@@ -90,6 +90,7 @@ class BlockReader:
             except BlockUnavailableError:
                 break
             self._count_block(index, block)
+            block.touch(stop - offset)
             taken = self._take(content, start - offset, stop - offset, must_copy=must_copy)
             if taken is not None:
                 return taken
@@ -153,7 +154,10 @@ class BlockReader:
     def _finished(self, fill: Fill) -> None:
         if fill in self._fills:
             self._fills.remove(fill)
-            self._pump()
+            if fill.blocks:  # the next READ plans anew: at once it would only fail again
+                self._planned = min(self._planned, fill.at // self._keys.block_size_bytes)
+            else:
+                self._pump()
 
     def _cancel_fills(self) -> None:
         for fill in self._fills:
@@ -161,6 +165,7 @@ class BlockReader:
         self._fills.clear()
         self._planned = 0
         self._goal = 0
+        self._cache.forget_reader(self)
 
     # --- counting, closing ---
 

@@ -146,6 +146,12 @@ TARGETS = (
         "sequential, cold / hdfs-native", 0.9, True, _ratio(("sequential", "cold", MOUNT), ("sequential", "cold", RAW))
     ),
     Target(
+        "sequential, cold, sixteen times the cache / hdfs-native",
+        0.9,
+        True,
+        _ratio(("sequential", "passing", MOUNT), ("sequential", "cold", RAW)),
+    ),
+    Target(
         "sequential, cold / rclone", 2.0, True, _ratio(("sequential", "cold", MOUNT), ("sequential", "cold", RCLONE))
     ),
     Target(

@@ -129,6 +129,15 @@ def _read_big(context: Context) -> jobs.AnyJob:
     return jobs.Sequential(_big(context))
 
 
+def _hardly_cached(contender: Contender, context: Context) -> None:
+    contender.become_cold(_big(context), context.data.sizes.big_bytes // 16)
+
+
+def _is_bounded(contender: Contender) -> bool:
+    # rclone looks at the size of its cache once a minute only.
+    return isinstance(contender, OurMount)
+
+
 SEQUENTIAL = Workload(
     "sequential",
     "one large file, from beginning to end",
@@ -145,6 +154,9 @@ SEQUENTIAL = Workload(
             _remounted_from_disk,
             Source.CACHE,
             _has_cache,
+        ),
+        Step(
+            "passing", "cold, sixteen times the cache", Unit.MB_S, _read_big, _hardly_cached, Source.HDFS, _is_bounded
         ),
     ),
 )
@@ -308,11 +320,6 @@ def _pass(paths: Callable[[Context], list[str]]) -> Callable[[Context], jobs.Any
 def _next_epoch(_contender: Contender, _context: Context) -> None:
     # Epochs are minutes apart in training. The cache notes last uses to within this long, so nothing shorter counts.
     time.sleep(TOUCH_INTERVAL_S + 1)
-
-
-def _is_bounded(contender: Contender) -> bool:
-    # rclone looks at the size of its cache once a minute only.
-    return isinstance(contender, OurMount)
 
 
 TWO_PASSES = Workload(

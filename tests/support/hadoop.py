@@ -24,6 +24,7 @@ from tests.support.cache import SetupError, cached, find_program
 NAMENODE = "org.apache.hadoop.hdfs.server.namenode.NameNode"
 DATANODE = "org.apache.hadoop.hdfs.server.datanode.DataNode"
 DFSADMIN = "org.apache.hadoop.hdfs.tools.DFSAdmin"
+HA_ADMIN = "org.apache.hadoop.hdfs.tools.DFSHAAdmin"
 CRYPTO_ADMIN = "org.apache.hadoop.hdfs.tools.CryptoAdmin"
 KEY_SHELL = "org.apache.hadoop.crypto.key.KeyShell"
 FS_SHELL = "org.apache.hadoop.fs.FsShell"

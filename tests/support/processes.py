@@ -210,6 +210,20 @@ class Daemon:
             self._prepared.wait()
             self._prepared = None
 
+    def wait(self, timeout_s: float) -> int:
+        """Wait until it has ended by itself; its exit status.
+
+        Raises:
+            RuntimeError: it goes on after `timeout_s` seconds.
+        """
+        assert self.identity is not None
+        assert self._child is not None
+        child = self._child
+        if not self.identity.wait_gone(timeout_s):
+            raise RuntimeError(f"{self.name} has not ended after {timeout_s:g} s")
+        self._reap()
+        return child.returncode
+
     def kill(self) -> None:
         """End it as a crash does: SIGKILL; returns when it has gone."""
         if self.identity is not None:

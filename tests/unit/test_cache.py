@@ -405,53 +405,91 @@ async def fill_memory(cache: BlockCache) -> None:
         assert await wait(cache, i) == block_data(i)
 
 
-async def load_another(cache: BlockCache) -> None:
+def touch(cache: BlockCache, index: int, stop: int) -> None:
+    block = cache.get(KEYS, index)
+    assert block is not None
+    block.touch(stop)
+
+
+async def load_more(cache: BlockCache, *indices: int) -> None:
+    """Load further blocks, each by a load of its own."""
     gate = Gate(DATA)
+    for i in indices:
+        cache.load(KEYS, i, i + 1, gate.load)
     gate.release()
-    cache.load(KEYS, 4, 5, gate.load)
-    assert await wait(cache, 4) == block_data(4)
+    for i in indices:
+        assert await wait(cache, i) == block_data(i)
+
+
+def known(cache: BlockCache) -> list[int]:
+    return [i for i in range(8) if cache.is_known(KEYS, i)]
 
 
 @pytest.mark.trio
-async def test_memory_is_taken_from_blocks_that_were_read(in_memory: BlockCache) -> None:
+async def test_memory_is_taken_from_blocks_that_were_read_to_their_end(
+    in_memory: BlockCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_module, "_UNREAD_S", float("inf"))
     await fill_memory(in_memory)
-    block = in_memory.get(KEYS, 2)
-    assert block is not None
-    block.uses = 1
-    await load_another(in_memory)
-    assert [in_memory.is_known(KEYS, i) for i in range(5)] == [True, True, False, True, True]
+    touch(in_memory, 0, BLOCK - 1)
+    for i in (3, 1):
+        touch(in_memory, i, BLOCK)
+    await load_more(in_memory, 4)
+    assert known(in_memory) == [0, 1, 2, 4]
+    await load_more(in_memory, 5)
+    assert known(in_memory) == [0, 2, 4, 5]
+    with pytest.raises(BlockUnavailableError, match="room"):
+        await load_more(in_memory, 6)
 
 
 @pytest.mark.trio
 async def test_memory_of_blocks_that_nobody_reads_is_taken_after_a_while(
     in_memory: BlockCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(cache_module, "_UNREAD_S", float("inf"))
     await fill_memory(in_memory)
     with pytest.raises(BlockUnavailableError, match="room"):
-        await load_another(in_memory)
+        await load_more(in_memory, 4)
     monkeypatch.setattr(cache_module, "_UNREAD_S", 0.0)
-    await load_another(in_memory)
-    assert [in_memory.is_known(KEYS, i) for i in range(5)] == [False, True, True, True, True]
+    await load_more(in_memory, 4)
+    assert known(in_memory) == [1, 2, 3, 4]
 
 
 @pytest.mark.trio
-async def test_what_is_loaded_ahead_fits_into_memory(in_memory: BlockCache) -> None:
+async def test_loads_that_need_memory_at_once_all_get_it(in_memory: BlockCache) -> None:
+    await fill_memory(in_memory)
+    for i in range(4):
+        touch(in_memory, i, BLOCK)
+    await load_more(in_memory, 4, 5, 6, 7)
+    assert known(in_memory)[-4:] == [4, 5, 6, 7]
+    assert in_memory.budget.used_bytes <= in_memory.budget.size_bytes
+
+
+@pytest.mark.trio
+async def test_readers_share_the_memory_for_what_is_ahead_of_them(in_memory: BlockCache) -> None:
     in_memory.budget.size_bytes = 100
-    assert [in_memory.ahead_bytes(wanted) for wanted in (0, 50, 51)] == [0, 50, 50]
-    gates = [Gate(DATA) for _ in range(2)]
-    for i, gate in enumerate(gates):
-        in_memory.load(KEYS, i, i + 1, gate.load)
-    assert in_memory.ahead_bytes(51) == 25
-    for gate in gates:
-        gate.release()
+    assert [in_memory.ahead_bytes("one", wanted, 10) for wanted in (0, 80, 81)] == [0, 80, 80]
+    assert in_memory.ahead_bytes("two", 81, 10) == 30
+    assert in_memory.ahead_bytes("one", 81, 10) == 30
+    assert in_memory.ahead_bytes("one", 81, 26) == 0
+    in_memory.forget_reader("two")
+    assert in_memory.ahead_bytes("one", 81, 10) == 80
+
+
+@pytest.mark.trio
+async def test_a_reader_that_pauses_has_no_share(in_memory: BlockCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_memory.budget.size_bytes = 100
+    in_memory.ahead_bytes("pausing", 81, 10)
+    monkeypatch.setattr(cache_module, "_READER_S", 0.0)
+    assert in_memory.ahead_bytes("one", 81, 10) == 80
 
 
 @pytest.mark.trio
 async def test_what_is_loaded_ahead_has_no_other_bound_while_the_disk_takes_it(on_disk: BlockCache) -> None:
-    assert on_disk.ahead_bytes(1 << 40) == 1 << 40
+    assert on_disk.ahead_bytes("one", 1 << 40, BLOCK) == 1 << 40
     assert on_disk.store is not None
     assert on_disk.store.create(BlockKeys(FileVersion("test", "/huge", 1, 1 << 30), 1 << 30)[0]) is None
-    assert on_disk.ahead_bytes(1 << 40) == cache_module.MEMORY_BYTES // 2
+    assert on_disk.ahead_bytes("one", 1 << 40, BLOCK) == cache_module.MEMORY_BYTES - 2 * BLOCK
 
 
 def test_a_budget_never_goes_beyond_its_size() -> None:

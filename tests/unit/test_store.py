@@ -575,11 +575,13 @@ def test_strange_things_in_the_directory_do_no_harm(tmp_path: Path) -> None:
     (tmp_path / "v2" / "1bc").write_bytes(b"a file where a shard would be")
     (tmp_path / "v2" / "0a0" / "subdirectory").mkdir(parents=True)
     (tmp_path / "v2" / "0a0" / "note").write_bytes(b"x" * 5000)
+    os.utime(tmp_path / "v2" / "0a0" / "note", (1, 1))  # older than every block
     disk = Disk(tmp_path, size_bytes=10 * BLOCK)
     for key in keys_of("a", 30):
         disk.now_s += 1000
         assert fill(disk.store, key)
     assert disk.store.used_bytes() <= 10 * BLOCK
+    assert (tmp_path / "v2" / "0a0" / "note").exists()
     disk.store.close()
 
 

@@ -20,7 +20,8 @@ class CachedBlock:
         filled_bytes: how many have landed.
         from_disk: whether the cache already had the block, rather than the filesystem.
         uses: how many readers have come to it.
-        complete_s: since when all bytes are in place, on trio's clock.
+        is_read: whether somebody has read it to its end.
+        touched_s: when it came to be complete, or somebody last read of it, on trio's clock.
         waiting_since_s: since when somebody has waited and nothing has come, on trio's clock.
         is_checked: whether its load has found that this identity may read the file, whatever came then.
     """
@@ -28,13 +29,14 @@ class CachedBlock:
     __slots__ = (
         "_error",
         "_waiters",
-        "complete_s",
         "content",
         "filled_bytes",
         "from_disk",
         "is_checked",
         "is_complete",
+        "is_read",
         "key",
+        "touched_s",
         "uses",
         "waiting_since_s",
     )
@@ -46,7 +48,8 @@ class CachedBlock:
         self.is_complete = False
         self.from_disk = False
         self.uses = 0
-        self.complete_s = 0.0
+        self.is_read = False
+        self.touched_s = 0.0
         self.is_checked = False
         self.waiting_since_s = 0.0
         self._error: HdfsFuseError | None = None
@@ -80,6 +83,11 @@ class CachedBlock:
         assert self.content is not None
         return self.content
 
+    def touch(self, stop: int) -> None:
+        """Somebody has read of it, up to byte `stop`."""
+        self.touched_s = trio.current_time()
+        self.is_read = self.is_read or stop == self.key.length_bytes
+
     def landed(self, content: Content, filled_bytes: int) -> None:
         """More bytes are in place."""
         self.content = content
@@ -93,7 +101,7 @@ class CachedBlock:
         if not content.is_intact():
             content.close()  # somebody wants to change its file already, and those who wait ask again
         self.is_complete = True
-        self.complete_s = trio.current_time()
+        self.touched_s = trio.current_time()
         self.from_disk = from_disk
         self.landed(content, self.key.length_bytes)
 

@@ -23,12 +23,14 @@ from hdfs_fuse.workers import Workers
 
 # Maps are bounded by vm.max_map_count (65,530), and each keeps two descriptors: of 1,024 that a process may have.
 MAX_MAPPED_BLOCKS = 256
-# For blocks that the disk does not take. Well below the 200 MiB that a loaded mount may use.
-MEMORY_BYTES = 64 << 20
-# How long such a block is kept for who had it loaded ahead, in seconds, when others have no memory left.
+# For blocks that the disk does not take. With as much for the streams of 16 readers a mount stays at about 200 MiB.
+MEMORY_BYTES = 48 << 20
+# How long such a block that was not read to its end is kept when others need memory, in seconds after its last use.
 _UNREAD_S = 5.0
-# How long a load waits for memory, in seconds: as long as the event loop takes to answer.
+# How long a load waits for the event loop to make room, in seconds.
 _ROOM_S = 1.0
+# A reader that has read nothing for so long, in seconds, needs no memory for what is ahead of it.
+_READER_S = 1.0
 # Uses of small blocks are written down so many at a time.
 _NOTED_USES = 32
 # How often loads that bring nothing are looked for, in seconds.
@@ -36,7 +38,7 @@ _SWEEP_S = 0.25
 
 
 class BlockCache:
-    """Blocks in reach of this mount. All methods belong to the event loop."""
+    """Blocks in reach of this mount. All public methods belong to the event loop."""
 
     def __init__(self, store: BlockStore | None, workers: Workers, loaders: Loaders | None = None) -> None:
         """Use `store`, or only memory without one.
@@ -53,6 +55,7 @@ class BlockCache:
         self._small_loads = 0  # that somebody waits for
         self._fills: set[Fill] = set()
         self._blocks: OrderedDict[str, CachedBlock] = OrderedDict()
+        self._readers: dict[object, float] = {}  # sequential ones, and when they last read
 
     @property
     def loader_count(self) -> int:
@@ -75,16 +78,28 @@ class BlockCache:
         block = self._blocks.get(keys[index].name)
         return block is not None and not block.is_failed
 
-    def ahead_bytes(self, wanted: int) -> int:
-        """How far a sequential reader may load ahead, if it wants `wanted` bytes.
+    def ahead_bytes(self, reader: object, wanted: int, block_size_bytes: int) -> int:
+        """How far ahead a sequential reader may load.
 
-        What the disk does not take stays in memory until it has been read. Loaded further ahead than there is memory
-        for, it would be dropped unread, and loaded twice.
+        What the disk does not take stays in memory until it has been read, and readers share that: besides what is
+        ahead of it, each has a block that it is reading, and one that it has just read. Loaded further ahead, blocks
+        would be dropped unread, and loaded twice.
+
+        Args:
+            reader: who asks; stands for itself until `forget_reader`.
+            wanted: how far it wants to, in bytes.
+            block_size_bytes: of its file.
         """
+        now_s = trio.current_time()
+        self._readers[reader] = now_s
         if self.store is not None and self.store.takes_blocks:
             return wanted
-        readers = len({fill.source for fill in self._fills})
-        return min(wanted, self.budget.size_bytes // 2 // max(readers, 1))
+        count = sum(now_s - last_s <= _READER_S for last_s in self._readers.values())
+        return max(min(wanted, self.budget.size_bytes // count - 2 * block_size_bytes), 0)
+
+    def forget_reader(self, reader: object) -> None:
+        """It reads no more in sequence."""
+        self._readers.pop(reader, None)
 
     def load(self, keys: BlockKeys, first: int, end: int, stream: Stream) -> list[Fill]:
         """Start to bring in the blocks [first, end) that are not in reach yet.
@@ -205,38 +220,47 @@ class BlockCache:
             del self._blocks[block.key.name]
 
     def _trim(self) -> None:
-        """Let the least recently used blocks go when there are too many, or too many in memory."""
-        if self.budget.used_bytes > self.budget.size_bytes // 2:
-            self._drop_from_memory(self.budget.size_bytes // 2, unread_since_s=float("-inf"))
+        """Let the least recently used blocks go when there are too many."""
         if len(self._blocks) > MAX_MAPPED_BLOCKS:
             # Those that load have no descriptors yet, and must not drive out those that are there.
             complete = [block for block in self._blocks.values() if block.is_complete]
             for block in complete[: max(len(complete) - MAX_MAPPED_BLOCKS, 0)]:
                 self.drop(block)
 
-    def _drop_from_memory(self, keep_bytes: int, *, unread_since_s: float) -> None:
-        """Let blocks in memory go until no more than `keep_bytes` are taken.
+    def _make_room(self, size_bytes: int) -> bool:
+        """Have blocks in memory go for one of `size_bytes`. For the threads of loads: waits for the event loop.
 
-        Those that somebody has read, the longest ago first; then those that nobody has read since `unread_since_s`.
+        Returns:
+            Whether there was room for it then.
         """
-        blocks = [block for block in self._blocks.values() if block.is_complete]
-        for block in sorted(blocks, key=lambda block: block.uses == 0):
-            if self.budget.used_bytes <= keep_bytes:
-                break
-            if isinstance(block.content, MemoryBlock) and (block.uses or block.complete_s < unread_since_s):
-                self.drop(block)
-
-    def _make_room(self, size_bytes: int) -> None:
-        """Let blocks in memory go for one of `size_bytes`. For threads: waits for the event loop."""
         is_made = threading.Event()
+        has_room = False
 
         def make() -> None:
-            keep_bytes = self.budget.size_bytes - size_bytes
-            self._drop_from_memory(keep_bytes, unread_since_s=trio.current_time() - _UNREAD_S)
+            nonlocal has_room
+            has_room = self._drop_from_memory(self.budget.size_bytes - size_bytes)
             is_made.set()
 
         self._workers.notify(make)
         is_made.wait(_ROOM_S)
+        return has_room
+
+    def _drop_from_memory(self, keep_bytes: int) -> bool:
+        """Let blocks in memory go until no more than `keep_bytes` are taken; whether that came to be.
+
+        First those that were read to their end, then those that nobody has touched for a while, the least recently used
+        first.
+        """
+        unread_s = trio.current_time() - _UNREAD_S
+        blocks = [
+            block for block in self._blocks.values() if block.is_complete and isinstance(block.content, MemoryBlock)
+        ]
+        for block in sorted(blocks, key=lambda block: not block.is_read):
+            if self.budget.used_bytes <= keep_bytes:
+                break
+            if block.is_read or block.touched_s <= unread_s:
+                self.drop(block)
+        return self.budget.used_bytes <= keep_bytes
 
     def close(self) -> None:
         """Let all blocks go, and have the loads end at their next chunk."""

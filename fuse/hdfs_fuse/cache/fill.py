@@ -30,7 +30,7 @@ class Fill:
 
     Attributes:
         blocks: which are still to be brought, in order: those that are complete are let go of.
-        source: what brings them, the same for all loads of an open file.
+        at: the byte of the file at which the first of those begins.
         finished: called on the loop after the last block.
     """
 
@@ -41,7 +41,7 @@ class Fill:
         stream: Stream,
         store: BlockStore | None,
         budget: MemoryBudget,
-        make_room: Callable[[int], object],
+        make_room: Callable[[int], bool],
         complete: Callable[[CachedBlock, Content, bool], object],
         notify: Callable[..., object],
     ) -> None:
@@ -53,14 +53,15 @@ class Fill:
             stream: gives the file's bytes.
             store: where the blocks may be, and belong; None without a disk.
             budget: of the memory for those that find no place there.
-            make_room: called in the thread with the size of a block when that is used up; may block.
+            make_room: called in the thread when that is used up, with the size of a block; may block. Whether it is
+                worth to try again.
             complete: called on the loop for each block, with its content and whether the store had it.
             notify: runs a function on the loop.
         """
         self.finished: Callable[[Fill], object] = lambda _: None
         self.blocks = tuple(blocks)
-        self.source = stream
-        self._at = start
+        self.at = start
+        self._load = stream
         self._store = store
         self._budget = budget
         self._make_room = make_room
@@ -111,7 +112,7 @@ class Fill:
 
     def _stream(self, count: int) -> None:
         """Complete the next `count` blocks from one stream."""
-        chunks = self.source(self._at, self._at + sum(block.key.length_bytes for block in self.blocks[:count]))
+        chunks = self._load(self.at, self.at + sum(block.key.length_bytes for block in self.blocks[:count]))
         try:
             pieces = _Pieces(chunks)
             while count and self._fill_block(self.blocks[0], pieces):
@@ -149,14 +150,17 @@ class Fill:
         stored = self._store.create(block.key) if self._store is not None else None
         if stored is not None:
             return stored
-        if not self._budget.take(length):
-            self._make_room(length)
-            if not self._budget.take(length):
+        while not self._budget.take(length):
+            if not self._make_room(length):
                 raise BlockUnavailableError("neither the cache's disk nor its memory has room for a block")
-        return MemoryBlock(length, self._budget)
+        try:
+            return MemoryBlock(length, self._budget)
+        except OSError:
+            self._budget.give_back(length)
+            raise
 
     def _finish(self, block: CachedBlock, content: Content, *, from_disk: bool) -> None:
-        self._at += block.key.length_bytes
+        self.at += block.key.length_bytes
         self.blocks = self.blocks[1:]
         self._notify(self._complete, block, content, from_disk)
 

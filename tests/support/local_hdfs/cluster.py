@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -105,7 +105,8 @@ class LocalHdfs:
         self._directory: Path | None = None
         self._ports: Ports | None = None
         self._reserved = contextlib.ExitStack()
-        self._namenode: Daemon | None = None
+        self._namenodes: list[Daemon] = []
+        self._active = 0  # which of them
         self._datanodes: list[Daemon] = []
 
     # ---- what clients need
@@ -144,8 +145,8 @@ class LocalHdfs:
     @property
     def namenode(self) -> Daemon:
         """The NameNode's process."""
-        assert self._namenode, "not started"
-        return self._namenode
+        assert self._namenodes, "not started"
+        return self._namenodes[self._active]
 
     @property
     def datanodes(self) -> list[Daemon]:
@@ -174,13 +175,12 @@ class LocalHdfs:
         self._directory = self._choose_directory()
         try:
             self._make_directory(self._directory)
-            self._ports, self._reserved = reserve_ports(self._host, self._datanode_count)
+            self._reserve_ports()
             self._describe_daemons({})
             self._write_state()
             self._write_configuration()
-            self.tool(NAMENODE, "-format", "-nonInteractive")
-            for daemon in [self.namenode, *self._datanodes]:
-                self._start_daemon(daemon)
+            self._format()
+            self._start_all()
             self.wait_ready()
         except BaseException:
             self.stop()
@@ -191,12 +191,12 @@ class LocalHdfs:
         """Stop all daemons and remove everything; idempotent."""
         if self._directory is None:
             return
-        stop_all([*self._datanodes, *([self._namenode] if self._namenode else [])])
+        stop_all([*self._datanodes, *self._namenodes])
         self._reserved.close()
         if self._directory.exists():  # or its making was interrupted
             shutil.rmtree(self._directory)
-        self._directory = self._namenode = self._ports = None
-        self._datanodes = []
+        self._directory = self._ports = None
+        self._namenodes, self._datanodes = [], []
 
     @classmethod
     def attach(cls, directory: Path) -> Self:
@@ -269,7 +269,7 @@ class LocalHdfs:
 
     def prepare_starts(self) -> None:
         """For tests that start daemons again while they have a file of a mount open; see `Daemon.prepare`."""
-        for daemon in [self.namenode, *self.datanodes]:
+        for daemon in [*self._namenodes, *self.datanodes]:
             daemon.prepare()
 
     def mend(self) -> None:
@@ -394,42 +394,64 @@ class LocalHdfs:
         for name in ("conf", "resources", "logs", "tmp"):
             (directory / name).mkdir()
 
-    def _describe_daemons(self, known: Mapping[str, ProcessIdentity]) -> None:
-        def daemon(name: str, main: str, properties: Mapping[str, str]) -> Daemon:
-            command = command_line(
-                main,
-                directories=[self.conf_dir, self.directory / "resources"],
-                temporary=self.directory / "tmp",
-                hosts=self.directory / "hosts",
-                heap_mb=self._heap_mb,
-                properties=properties,
-                jvm_options=self._jvm_options,
-            )
-            log = self.directory / "logs" / f"{name}.log"
-            environment = _environment(None)
-            return Daemon(name, command, log, environment, die_with_parent=not self._outlive, identity=known.get(name))
+    def _reserve_ports(self) -> None:
+        self._ports, self._reserved = reserve_ports(self._host, self._datanode_count)
 
+    def _describe_daemons(self, known: Mapping[str, ProcessIdentity]) -> None:
         ports = self._known_ports
-        self._namenode = daemon("namenode", NAMENODE, self._namenode_properties)
+        self._namenodes = [self._daemon("namenode", NAMENODE, self._namenode_properties, known)]
         self._datanodes = [
-            daemon(f"datanode{i}", DATANODE, datanode_properties(ports, self.directory, i))
+            self._daemon(f"datanode{i}", DATANODE, datanode_properties(ports, self.directory, i), known)
             for i in range(len(ports.datanodes))
         ]
 
+    def _daemon(
+        self,
+        name: str,
+        main: str,
+        properties: Mapping[str, str],
+        known: Mapping[str, ProcessIdentity],
+        arguments: Sequence[str] = (),
+    ) -> Daemon:
+        command = command_line(
+            main,
+            arguments,
+            directories=[self.conf_dir, self.directory / "resources"],
+            temporary=self.directory / "tmp",
+            hosts=self.directory / "hosts",
+            heap_mb=self._heap_mb,
+            properties=properties,
+            jvm_options=self._jvm_options,
+        )
+        log = self.directory / "logs" / f"{name}.log"
+        environment = _environment(None)
+        return Daemon(name, command, log, environment, die_with_parent=not self._outlive, identity=known.get(name))
+
     def _write_configuration(self) -> None:
-        ports, directory = self._known_ports, self.directory
-        write_properties(self.conf_dir / "core-site.xml", core_properties(ports, directory))
-        hdfs = hdfs_properties(ports, directory, self._block_size_bytes, self._properties)
-        write_properties(self.conf_dir / "hdfs-site.xml", hdfs)
-        write_resources(directory / "resources")
-        write_hosts(directory / "hosts")
+        write_properties(self.conf_dir / "core-site.xml", self._core_properties())
+        write_properties(self.conf_dir / "hdfs-site.xml", self._hdfs_properties())
+        write_resources(self.directory / "resources")
+        write_hosts(self.directory / "hosts")
+
+    def _core_properties(self) -> dict[str, str]:
+        return core_properties(self._known_ports, self.directory)
+
+    def _hdfs_properties(self) -> dict[str, str]:
+        return hdfs_properties(self._known_ports, self.directory, self._block_size_bytes, self._properties)
+
+    def _format(self) -> None:
+        self.tool(NAMENODE, "-format", "-nonInteractive")
+
+    def _start_all(self) -> None:
+        for daemon in [*self._namenodes, *self._datanodes]:
+            self._start_daemon(daemon)
 
     def _start_daemon(self, daemon: Daemon) -> None:
         daemon.start()
         self._write_state()
 
     def _write_state(self) -> None:
-        daemons = {d.name: d.identity for d in [self.namenode, *self._datanodes] if d.identity}
+        daemons = {d.name: d.identity for d in [*self._namenodes, *self._datanodes] if d.identity}
         State(ProcessIdentity.of(os.getpid()), self._known_ports, daemons).write(self.directory)
 
     def why_not_ready(self) -> str:
@@ -441,7 +463,7 @@ class LocalHdfs:
 
     def _dead(self) -> Daemon | None:
         """A daemon that has ended though nobody asked it to."""
-        all_of_them = [self.namenode, *self._datanodes]
+        all_of_them = [*self._namenodes, *self._datanodes]
         return next((daemon for daemon in all_of_them if daemon.identity and not daemon.running), None)
 
     def _why_not_ready(self) -> str:
