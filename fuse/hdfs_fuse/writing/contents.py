@@ -51,6 +51,8 @@ class Contents:
         await self._siblings.reserve(draft)
         if draft.stream is not None and start < draft.stream.claimed_bytes:
             await self._streams.give_up(draft)
+        if draft.stream is not None:
+            draft.stream.hold(start)  # the stream goes on while the disk writes
         await self._disk.run(draft.staged.write, start, data)
         draft.touch(start, max(draft.length_bytes, start + len(data)))
         await self._streams.send_early(draft)

@@ -85,6 +85,10 @@ class Stream:
                 return
             await self._moved.wait()
 
+    def hold(self, start_bytes: int) -> None:
+        """What is staged from `start_bytes` on is about to change: none of it goes out before it is offered again."""
+        self._offered_bytes = min(self._offered_bytes, start_bytes)
+
     def _is_worth_it(self) -> bool:
         return self._offered_bytes - self.sent_bytes >= self._min_batch_bytes
 
