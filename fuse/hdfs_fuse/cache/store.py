@@ -45,6 +45,7 @@ _CANDIDATES = 64  # blocks looked at for one eviction
 # Making room means listing directories, milliseconds each: do it for many blocks at once, and remember a "no".
 _EVICT_AHEAD = 1 / 64
 _REFUSAL_S = 0.5
+# Where a block found no place so lately, in seconds, the next is not expected to find one.
 _LATELY_S = 5.0
 # Blocks up to this size are admitted and counted in batches: asking counters and disk costs as much as writing one.
 _SMALL_BYTES = 32 << 10

@@ -319,15 +319,8 @@ class LocalHdfs:
 
     def tool(self, main: str, *arguments: str, user: str | None = None, stdin: bytes = b"") -> str:
         """Run the Java class `main` of Hadoop; returns its output. Otherwise as `fs_shell`."""
-        command = command_line(
-            main,
-            arguments,
-            directories=[self.conf_dir, self.directory / "resources"],
-            temporary=self.directory / "tmp",
-            hosts=self.directory / "hosts",
-        )
         done = subprocess.run(
-            command,
+            self._command(main, arguments),
             input=stdin,
             capture_output=True,
             env=_environment(user),
@@ -413,19 +406,23 @@ class LocalHdfs:
         known: Mapping[str, ProcessIdentity],
         arguments: Sequence[str] = (),
     ) -> Daemon:
-        command = command_line(
+        command = self._command(
+            main, arguments, heap_mb=self._heap_mb, properties=properties, jvm_options=self._jvm_options
+        )
+        log = self.directory / "logs" / f"{name}.log"
+        environment = _environment(None)
+        return Daemon(name, command, log, environment, die_with_parent=not self._outlive, identity=known.get(name))
+
+    def _command(self, main: str, arguments: Sequence[str], **options: Any) -> list[str]:
+        """The argv of a daemon or tool of this instance; `options` as for `command_line`."""
+        return command_line(
             main,
             arguments,
             directories=[self.conf_dir, self.directory / "resources"],
             temporary=self.directory / "tmp",
             hosts=self.directory / "hosts",
-            heap_mb=self._heap_mb,
-            properties=properties,
-            jvm_options=self._jvm_options,
+            **options,
         )
-        log = self.directory / "logs" / f"{name}.log"
-        environment = _environment(None)
-        return Daemon(name, command, log, environment, die_with_parent=not self._outlive, identity=known.get(name))
 
     def _write_configuration(self) -> None:
         write_properties(self.conf_dir / "core-site.xml", self._core_properties())
