@@ -98,7 +98,7 @@ def test(options: Sequence[str]) -> int:
 def _script(name: str) -> None:
     done = subprocess.run([str(_CLUSTER / f"{name}.sh")], env=_environment(), check=False)
     if done.returncode:
-        raise SetupError(f"the cluster does not go {name}; logs are in {cache_dir() / 'kubernetes' / 'state' / 'logs'}")
+        raise SetupError(f"the cluster does not go {name}")
 
 
 def _environment() -> dict[str, str]:

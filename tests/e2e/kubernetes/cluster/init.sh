@@ -19,16 +19,17 @@ ip link set node0 up
 ip route add default dev node0 # so that addresses of services route far enough to be translated
 sysctl -qw net.ipv4.ip_forward=1
 
+# A component ends where another, that it needs, is not there within seconds, and is started again, as systemd would.
 run() {
   local name=$1
   shift
-  "$@" >>"$LOGS/$name.log" 2>&1 &
-  echo "$!" >"$STATE/$name.pid"
-}
-
-start_kubelet() {
-  run kubelet kubelet --config "$CONF/kubelet.yaml" --kubeconfig "$PKI/kubelet.conf" --hostname-override "$NODE" \
-    --node-ip "$NODE_IP" --root-dir /var/lib/kubelet
+  while true; do
+    "$@" >>"$LOGS/$name.log" 2>&1 &
+    echo "$!" >"$STATE/$name.pid"
+    wait "$!" || true
+    echo "$name has ended" >>"$LOGS/init.log"
+    sleep 1
+  done &
 }
 
 run containerd containerd --config "$CONF/containerd.toml"
@@ -48,11 +49,9 @@ run controller-manager kube-controller-manager --kubeconfig "$PKI/controller-man
   --cluster-signing-cert-file "$PKI/ca.crt" --cluster-signing-key-file "$PKI/ca.key" --leader-elect=false --profiling=false
 run scheduler kube-scheduler --kubeconfig "$PKI/scheduler.conf" --leader-elect=false --profiling=false
 run proxy kube-proxy --config "$CONF/proxy.yaml"
-start_kubelet
+run kubelet kubelet --config "$CONF/kubelet.yaml" --kubeconfig "$PKI/kubelet.conf" --hostname-override "$NODE" \
+  --node-ip "$NODE_IP" --root-dir /var/lib/kubelet
 
-stop=
-trap 'stop=1' TERM INT
-trap start_kubelet USR1 # tests kill the kubelet, and have it started again
-while [ -z "$stop" ]; do
-  sleep 1 & wait $! || true # bash also reaps orphans here
+while true; do
+  sleep 1 # bash also reaps orphans here
 done

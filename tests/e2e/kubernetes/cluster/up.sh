@@ -4,15 +4,21 @@
 set -euo pipefail
 . "$(dirname "$0")/env.sh"
 
+# The logs go with the cluster: what they say last is shown.
+fail() { # reason
+  echo "$1; what its components say last:" >&2
+  tail -n 3 "$LOGS"/*.log | cut -c1-600 >&2
+  exit 1
+}
+
 wait_ready() {
   for _ in $(seq 240); do
-    init_pid >/dev/null || { echo "the cluster's init has ended; see $LOGS" >&2; exit 1; }
+    init_pid >/dev/null || fail "the cluster's init has ended"
     if inside kubectl get --raw /readyz >/dev/null 2>&1 && inside kubectl -n default get sa default >/dev/null 2>&1 &&
       inside kubectl wait --for=condition=Ready "node/$NODE" --timeout=5s >/dev/null 2>&1; then return; fi
     sleep 0.5
   done
-  echo "the node is not Ready in time; see $LOGS" >&2
-  exit 1
+  fail "the node is not Ready in time"
 }
 
 if init_pid >/dev/null; then wait_ready; exit; fi
@@ -111,6 +117,8 @@ for _ in $(seq 50); do
   sleep 0.1
 done
 echo "$pid $(start_time "$pid")" >"$INIT_PID_FILE"
-for _ in $(seq 100); do inside test -S /run/containerd/containerd.sock 2>/dev/null && break; sleep 0.2; done
-for image in "$IMAGES"/*.tar; do inside ctr -n k8s.io images import "$image" >>"$LOGS/import.log" 2>&1; done
+for _ in $(seq 300); do inside ctr version >/dev/null 2>&1 && break; sleep 0.2; done
+for image in "$IMAGES"/*.tar; do
+  inside ctr -n k8s.io images import "$image" >>"$LOGS/import.log" 2>&1 || fail "$image is not imported"
+done
 wait_ready
