@@ -12,7 +12,8 @@ from hdfs_fuse.backend import hadoop_conf
 from hdfs_fuse.backend.base import FileKind, FileStatus
 from hdfs_fuse.backend.connect import connect, resolve
 from hdfs_fuse.backend.deadline import call_with_deadline
-from hdfs_fuse.backend.identity import effective_user
+from hdfs_fuse.backend.identity import effective_user, is_kerberos
+from hdfs_fuse.backend.negotiate import Negotiate
 from hdfs_fuse.backend.resilient import ResilientBackend
 from hdfs_fuse.cache.store import BlockStore
 from hdfs_fuse.config import GIB, Location, MountConfig
@@ -29,6 +30,7 @@ from hdfs_fuse.mounter import mounts
 # Enough for a slow network; a healthy NameNode answers in a millisecond.
 _DEADLINE_S = 15.0
 _CONNECT_S = 3.0
+_TICKET = "kinit, or a keytab; klist shows what there is"
 # Entries looked at for a file to read from.
 _LOOKED_AT = 1000
 
@@ -124,14 +126,23 @@ def _check_filesystem(config: MountConfig) -> Iterator[Check]:
         yield Check("failed", "configuration", str(e), "see core-site.xml and hdfs-site.xml in HADOOP_CONF_DIR")
         return
     folder = hadoop_conf.conf_dir(config) or "no configuration folder"
-    yield Check("ok", "configuration", f"{location.filesystem}{location.path} as {effective_user()} ({folder})")
+    who = effective_user()
+    if location.scheme == "hdfs" and is_kerberos(properties):
+        try:
+            who = Negotiate(None).principal()
+        except HdfsFuseError as e:
+            yield Check("failed", "Kerberos", str(e), _TICKET)
+            return
+    yield Check("ok", "configuration", f"{location.filesystem}{location.path} as {who} ({folder})")
     if location.scheme == "hdfs":
         yield from _check_addresses(location, properties)
-    root = yield from _check_root(config, backend, location.path)
+    root = yield from _check_root(config, backend, location.path, who)
     if root is not None and root.kind is not FileKind.DIRECTORY:
         yield Check("failed", "path", f"{location.path} is a {root.kind.value}", "mount the directory that holds it")
     elif root is not None:
-        yield from _check_reading(backend, location.path)
+        yield from _check_reading(backend, location.path, who)
+        if location.scheme == "hdfs":
+            yield _check_webhdfs(backend, location.path)
 
 
 def _check_addresses(location: Location, properties: dict[str, str]) -> Iterator[Check]:
@@ -150,7 +161,9 @@ def _check_addresses(location: Location, properties: dict[str, str]) -> Iterator
             yield Check("ok", "NameNode address", f"{address} accepts connections")
 
 
-def _check_root(config: MountConfig, backend: ResilientBackend, path: str) -> Generator[Check, None, FileStatus | None]:
+def _check_root(
+    config: MountConfig, backend: ResilientBackend, path: str, who: str
+) -> Generator[Check, None, FileStatus | None]:
     try:
         status = call_with_deadline(backend.status, path, deadline_s=_DEADLINE_S)
     except DeadlineError:
@@ -159,9 +172,9 @@ def _check_root(config: MountConfig, backend: ResilientBackend, path: str) -> Ge
     except NotFoundError:
         yield Check("failed", "path", f"{path} does not exist", f"hdfs dfs -mkdir -p {path}, or another path")
     except AuthenticationError as e:
-        yield Check("failed", "NameNode", str(e), "kinit, or a keytab; klist shows what there is")
+        yield Check("failed", "NameNode", str(e), _TICKET)
     except PermissionDeniedError as e:
-        yield Check("failed", "permissions", str(e), f"let {effective_user()} through, or mount as another --user")
+        yield Check("failed", "permissions", str(e), f"let {who} through, or mount as another --user")
     except HdfsFuseError as e:
         yield Check("failed", "NameNode", str(e), f"check the URI {config.uri} and the NameNode's log")
     else:
@@ -170,7 +183,7 @@ def _check_root(config: MountConfig, backend: ResilientBackend, path: str) -> Ge
     return None
 
 
-def _check_reading(backend: ResilientBackend, path: str) -> Iterator[Check]:
+def _check_reading(backend: ResilientBackend, path: str, who: str) -> Iterator[Check]:
     """List the directory and read the first byte of a file in it."""
 
     def first_file() -> str | None:
@@ -189,7 +202,7 @@ def _check_reading(backend: ResilientBackend, path: str) -> Iterator[Check]:
     try:
         file_path = call_with_deadline(first_file, deadline_s=_DEADLINE_S)
     except HdfsFuseError as e:
-        yield Check("failed", "permissions", f"{path} can't be listed: {e}", f"let {effective_user()} read it")
+        yield Check("failed", "permissions", f"{path} can't be listed: {e}", f"let {who} read it")
         return
     yield Check("ok", "permissions", f"{path} can be listed")
     if file_path is None:
@@ -198,10 +211,19 @@ def _check_reading(backend: ResilientBackend, path: str) -> Iterator[Check]:
     try:
         call_with_deadline(read_byte, file_path, deadline_s=_DEADLINE_S)
     except PermissionDeniedError as e:
-        yield Check("failed", "permissions", str(e), f"let {effective_user()} read {file_path}")
+        yield Check("failed", "permissions", str(e), f"let {who} read {file_path}")
     except HdfsFuseError as e:
         yield Check("failed", "DataNodes", f"{file_path}: {e}",
                     "are the DataNodes up and their addresses reachable from here? dfs.client.use.datanode.hostname "
                     "helps where they announce addresses of another network")  # fmt: skip
     else:
         yield Check("ok", "DataNodes", f"read {file_path}")
+
+
+def _check_webhdfs(backend: ResilientBackend, path: str) -> Check:
+    try:
+        call_with_deadline(backend.space, path, deadline_s=_DEADLINE_S)
+    except HdfsFuseError as e:
+        remedy = "mounts work without; df, quotas, extended attributes and claims need it: the NameNode's web server"
+        return Check("note", "WebHDFS", str(e), remedy)
+    return Check("ok", "WebHDFS", "answers")

@@ -4,7 +4,7 @@
 #   tests/support/setup.sh install   what a mount needs: libfuse, Kerberos library, .venv with locked packages
 #   tests/support/setup.sh check     also the dev packages: linters, type checker, pytest
 #   tests/support/setup.sh demo      what a mount needs, Java, Maven and Hadoop's jars: a real HDFS on this machine
-#   tests/support/setup.sh test      all of these, and a JDK, Go, cargo, git, rsync and vim
+#   tests/support/setup.sh test      all of these, and a JDK, Go, cargo, a Kerberos KDC, git, rsync and vim
 #   tests/support/setup.sh bench     also rclone, to compare with
 #   tests/support/setup.sh e2e       all of test's, and what a Kubernetes node and images are made with
 #
@@ -45,6 +45,7 @@ need_for_install() {
   need gcc have gcc
   need pkg-config have pkg-config
   need libfuse3-dev pkg-config --exists fuse3
+  need libkrb5-dev have krb5-config
   need fuse3 have fusermount3
   need libkrb5-3 shared_library libkrb5.so.3
   need libgssapi-krb5-2 shared_library libgssapi_krb5.so.2
@@ -58,6 +59,9 @@ need_for_demo() {
 need_for_test() {
   need openjdk-17-jdk-headless java_headers
   need golang-go have go
+  need krb5-kdc test -x /usr/sbin/krb5kdc
+  need krb5-admin-server test -x /usr/sbin/kadmin.local
+  need krb5-user have kinit
   need git have git
   need rsync have rsync
   need vim have vim

@@ -13,7 +13,8 @@ import msgspec
 from hdfs_fuse import errors
 from hdfs_fuse.backend import hadoop_conf
 from hdfs_fuse.backend.base import Policies, SpaceUsage
-from hdfs_fuse.backend.webhdfs import WebHdfs
+from hdfs_fuse.backend.identity import log_in
+from hdfs_fuse.backend.webhdfs import WebHdfs, connect_webhdfs
 from hdfs_fuse.config import MountConfig
 
 # Data and parity units of an erasure-coding policy (ErasureCodingPolicy.composePolicyName): "RS-6-3-1024k".
@@ -191,7 +192,7 @@ class Administration:
 
 
 def connect_administration(config: MountConfig) -> Administration:
-    """The administration of the filesystem that `config` mounts, as this process's user.
+    """The administration of the filesystem that `config` mounts, as its principal or this process's user.
 
     Raises:
         InvalidArgumentError: a filesystem that the configuration does not know.
@@ -201,4 +202,5 @@ def connect_administration(config: MountConfig) -> Administration:
     location = hadoop_conf.resolve_location(config, properties)
     if location.scheme != "hdfs":
         raise errors.UnsupportedError(f"{location.filesystem}: quotas and snapshots are HDFS's")
-    return Administration(WebHdfs(hadoop_conf.webhdfs_addresses(location.authority, properties)), properties)
+    login = log_in(config.kerberos) if config.kerberos is not None else None
+    return Administration(connect_webhdfs(location.authority, properties, login), properties)

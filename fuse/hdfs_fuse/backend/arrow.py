@@ -20,7 +20,7 @@ from hdfs_fuse.backend import hadoop_conf, local
 from hdfs_fuse.backend.administration import Administration
 from hdfs_fuse.backend.base import Backend, FileKind, FileStatus, FileWriter, Policies, SpaceUsage
 from hdfs_fuse.backend.identity import effective_user
-from hdfs_fuse.backend.webhdfs import WebHdfs
+from hdfs_fuse.backend.webhdfs import WebHdfs, connect_webhdfs
 from hdfs_fuse.config import Location
 
 # What the Java client runs with where the user's configuration says nothing: give up early, since resilient.py
@@ -236,7 +236,7 @@ class ArrowHdfsBackend(_ChangesElsewhere, _ArrowBackend):
                 ) from e
             raise errors.UnavailableError(f"{location.filesystem}: {e}; is CLASSPATH set to Hadoop's jars?") from e
         super().__init__(arrow_fs, filesystem)
-        self._other = WebHdfs(hadoop_conf.webhdfs_addresses(location.authority, properties))
+        self._other = connect_webhdfs(location.authority, properties)
         self._administration = Administration(self._other, properties)
 
     def space(self, path: str) -> SpaceUsage:

@@ -154,10 +154,10 @@ class HdfsNativeBackend:
 
     def _over_http(self) -> "WebHdfs":
         # Imported when it is first needed: an HTTP client costs an idle daemon 9 MiB.
-        from hdfs_fuse.backend.webhdfs import WebHdfs  # noqa: PLC0415
+        from hdfs_fuse.backend.webhdfs import connect_webhdfs  # noqa: PLC0415
 
         if self._webhdfs is None:
-            self._webhdfs = WebHdfs(hadoop_conf.webhdfs_addresses(self._authority, self._properties))
+            self._webhdfs = connect_webhdfs(self._authority, self._properties, self._login)
         return self._webhdfs
 
     def make_directory(self, path: str, mode: int) -> None:

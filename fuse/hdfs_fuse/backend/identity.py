@@ -74,6 +74,11 @@ def acting_user(config: MountConfig) -> str:
     return effective_user()
 
 
+def is_kerberos(properties: Mapping[str, str]) -> bool:
+    """Whether Hadoop's configuration says that Kerberos tells who acts."""
+    return properties.get("hadoop.security.authentication", "simple") != "simple"
+
+
 def check_identity(config: MountConfig, properties: Mapping[str, str]) -> None:
     """Refuse to act as somebody else than the mount says.
 
@@ -81,14 +86,13 @@ def check_identity(config: MountConfig, properties: Mapping[str, str]) -> None:
         InvalidArgumentError: the mount names a user and this process is another one on HDFS, or Hadoop's configuration
             asks for Kerberos; or it has a keytab, and that does not.
     """
-    is_simple = properties.get("hadoop.security.authentication", "simple") == "simple"
-    if config.kerberos is not None and is_simple:
+    if config.kerberos is not None and not is_kerberos(properties):
         raise InvalidArgumentError(
             "principal and keytab: given, but hadoop.security.authentication is not kerberos; say so in core-site.xml"
         )
     if config.user is None:
         return
-    if not is_simple:
+    if is_kerberos(properties):
         raise InvalidArgumentError(
             "user: given, but hadoop.security.authentication is kerberos, so a ticket or keytab says who acts; drop it"
         )

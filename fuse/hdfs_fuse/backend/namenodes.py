@@ -1,4 +1,4 @@
-"""What the NameNodes say of themselves and of the cluster: over their web servers, which need no identity on HDFS."""
+"""What the NameNodes say of themselves and of the cluster, over their web servers: whoever has a ticket may ask."""
 
 import contextlib
 import http.client
@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from hdfs_fuse.backend import hadoop_conf
+from hdfs_fuse.backend.identity import is_kerberos, log_in
+from hdfs_fuse.backend.negotiate import Negotiate
 from hdfs_fuse.backend.webhdfs import connect_web
 from hdfs_fuse.config import MountConfig
 from hdfs_fuse.errors import UnavailableError, UnsupportedError
@@ -56,7 +58,7 @@ def ask(config: MountConfig, *, deadline_s: float) -> NameNodeState:
     """Ask the NameNodes of a mount's filesystem, one after the other, until one says that it is active.
 
     Args:
-        config: the mount; its identity does not matter.
+        config: the mount; its identity matters only where the web servers ask for Kerberos.
         deadline_s: for the connection to each NameNode, and for each of two answers.
 
     Returns:
@@ -64,16 +66,19 @@ def ask(config: MountConfig, *, deadline_s: float) -> NameNodeState:
 
     Raises:
         UnavailableError: none answers.
-        UnsupportedError: one answers something else: it is another web server, or asks for Kerberos.
+        UnsupportedError: one answers something else: it is another web server, or asks for Kerberos, and the mount has
+            a krb5.conf of its own, which would hold for this whole process.
+        AuthenticationError: it asks for Kerberos, and there is no ticket.
         InvalidArgumentError: the configuration does not say which filesystem.
     """
     properties = hadoop_conf.read_properties(config)
     location = hadoop_conf.resolve_location(config, properties)
+    negotiate = _negotiate(config) if is_kerberos(properties) else None
     answers: list[NameNodeState] = []
     silent: list[str] = []
     for address in hadoop_conf.webhdfs_addresses(location.authority, properties):
         try:
-            state = _state(address, deadline_s)
+            state = _state(address, negotiate, deadline_s)
         except (OSError, http.client.HTTPException) as e:
             silent.append(f"{address}: {e or type(e).__name__}")
             continue
@@ -85,21 +90,35 @@ def ask(config: MountConfig, *, deadline_s: float) -> NameNodeState:
     raise UnavailableError("; ".join(silent))
 
 
-def _state(address: str, deadline_s: float) -> NameNodeState:
-    status = _get(address, "NameNodeStatus", _StatusReply, deadline_s)
-    system = _get(address, "FSNamesystemState", _SystemReply, deadline_s)
+def _negotiate(config: MountConfig) -> Negotiate | None:
+    if config.kerberos is None:
+        return Negotiate(None)
+    return Negotiate(log_in(config.kerberos)) if config.kerberos.krb5_conf is None else None
+
+
+def _state(address: str, negotiate: Negotiate | None, deadline_s: float) -> NameNodeState:
+    status = _get(address, "NameNodeStatus", _StatusReply, negotiate, deadline_s)
+    system = _get(address, "FSNamesystemState", _SystemReply, negotiate, deadline_s)
     if not (status.beans and system.beans):
         raise UnsupportedError(f"{address}: no web server of a NameNode")
     bean = system.beans[0]
     return NameNodeState(address, status.beans[0].state, bean.state != "Operational", bean.num_live_data_nodes)
 
 
-def _get(address: str, bean: str, reply: type[T], deadline_s: float) -> T:
-    parts = urlsplit(address)
-    with contextlib.closing(connect_web(parts.scheme, parts.netloc, deadline_s)) as connection:
-        connection.request("GET", f"{_QUERY}{bean}")
-        body = connection.getresponse().read()
+def _get(address: str, bean: str, reply: type[T], negotiate: Negotiate | None, deadline_s: float) -> T:
+    status, body = _ask(address, bean, {}, deadline_s)
+    if status == http.HTTPStatus.UNAUTHORIZED and negotiate is not None:  # many clusters let everybody see these
+        host = urlsplit(address).hostname or ""
+        _, body = _ask(address, bean, {"Authorization": negotiate.authorization(host)}, deadline_s)
     try:
         return msgspec.json.decode(body, type=reply)
     except msgspec.MsgspecError as e:
         raise UnsupportedError(f"{address}: unexpected answer") from e
+
+
+def _ask(address: str, bean: str, headers: dict[str, str], deadline_s: float) -> tuple[int, bytes]:
+    parts = urlsplit(address)
+    with contextlib.closing(connect_web(parts.scheme, parts.netloc, deadline_s)) as connection:
+        connection.request("GET", f"{_QUERY}{bean}", headers=headers)
+        response = connection.getresponse()
+        return response.status, response.read()

@@ -12,6 +12,7 @@ from typing import Literal
 
 from hdfs_fuse import errors
 from hdfs_fuse.backend.java_errors import from_java
+from hdfs_fuse.backend.negotiate import KDC_AWAY
 
 # HdfsError's variants as `Debug` prints them (hdfs-native rust/src/error.rs), other than RPCError and FatalRPCError.
 _VARIANTS: Mapping[str, type[errors.HdfsFuseError]] = {
@@ -121,6 +122,8 @@ def _translate_variant(text: str, path: str) -> errors.HdfsFuseError:
         text = f"All DataNodes failed: {', '.join(nodes) or 'the block has none'}"
         return errors.UnavailableError(f"{path}: {text}")
     variant = text.partition("(")[0].strip()
+    if variant == "GSSAPIError" and KDC_AWAY in text:
+        return errors.UnavailableError(f"{path}: {text}")
     return _VARIANTS.get(variant, errors.BackendError)(f"{path}: {text}")
 
 

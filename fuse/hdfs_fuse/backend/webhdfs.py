@@ -20,9 +20,11 @@ from urllib.parse import quote, urlencode, urlsplit
 import msgspec
 
 from hdfs_fuse import errors
+from hdfs_fuse.backend import hadoop_conf
 from hdfs_fuse.backend.base import Policies, SpaceUsage
-from hdfs_fuse.backend.identity import effective_user
+from hdfs_fuse.backend.identity import Login, effective_user, is_kerberos
 from hdfs_fuse.backend.java_errors import from_java
+from hdfs_fuse.backend.negotiate import Negotiate
 
 logger = logging.getLogger(__name__)
 
@@ -159,15 +161,17 @@ class _RemoteExceptionReply(msgspec.Struct, rename="pascal"):
 
 
 class WebHdfs:
-    """WebHDFS of one filesystem, as the process's user. Safe in any number of threads; keeps no connection."""
+    """WebHDFS of one filesystem, under one identity. Safe in any number of threads; keeps no connection."""
 
-    def __init__(self, addresses: Sequence[str]) -> None:
+    def __init__(self, addresses: Sequence[str], negotiate: Negotiate | None = None) -> None:
         """Take the NameNodes' base URLs; the first that is active answers.
 
         Args:
             addresses: `http://host:port` or `https://host:port` (hadoop_conf.webhdfs_addresses).
+            negotiate: who asks, under Kerberos; None is the process's user, by name alone.
         """
         self._addresses = tuple(addresses)
+        self._negotiate = negotiate
         self._lock = threading.Lock()
         self._no_quota_until: dict[str, float] = {}
 
@@ -179,7 +183,8 @@ class WebHdfs:
 
         Raises:
             UnavailableError: no NameNode's web server answers; the message names those tried.
-            UnsupportedError: they answer, but not this (Kerberos, or no WebHDFS).
+            UnsupportedError: they answer, but not this, or not this identity (no WebHDFS; Kerberos).
+            AuthenticationError: there is no ticket.
             NotFoundError, PermissionDeniedError.
         """
         space = self._cluster_space()
@@ -357,11 +362,14 @@ class WebHdfs:
 
         Raises:
             UnavailableError: no NameNode's web server answers; the message names those tried.
-            UnsupportedError: they answer, but not this (Kerberos, or no WebHDFS).
+            UnsupportedError: they answer, but not this, or not this identity (no WebHDFS; Kerberos).
+            AuthenticationError: there is no ticket.
             HdfsFuseError: what HDFS has thrown (java_errors.from_java).
         """
         try:
-            query = urlencode({**parameters, "user.name": effective_user()})
+            # Under Kerberos the ticket says who asks, and a name that is not the principal's is refused.
+            identity = {"user.name": effective_user()} if self._negotiate is None else {}
+            query = urlencode({**parameters, **identity})
             target = f"/webhdfs/v1{quote(path)}?{query}"
         except UnicodeEncodeError as e:
             raise errors.InvalidArgumentError(f"{path!r}: HDFS names are UTF-8") from e
@@ -374,12 +382,24 @@ class WebHdfs:
         )
         for address in self._addresses:
             try:
-                return _ask(address, method, target)
+                return _ask(address, method, target, self._negotiate)
             except errors.StartingError:
                 raise  # the active one has answered
             except errors.UnavailableError as e:
                 failure = e
         raise failure
+
+
+def connect_webhdfs(authority: str, properties: Mapping[str, str], login: Login | None = None) -> WebHdfs:
+    """WebHDFS as Hadoop's configuration has it.
+
+    Args:
+        authority: resolved: `host:port` or a nameservice.
+        properties: the configuration.
+        login: who acts under Kerberos; None for the ticket cache of the process.
+    """
+    addresses = hadoop_conf.webhdfs_addresses(authority, properties)
+    return WebHdfs(addresses, Negotiate(login) if is_kerberos(properties) else None)
 
 
 def connect_web(scheme: str, netloc: str, timeout_s: float) -> http.client.HTTPConnection:
@@ -389,11 +409,14 @@ def connect_web(scheme: str, netloc: str, timeout_s: float) -> http.client.HTTPC
     return kind(parts.hostname or "", parts.port, timeout=timeout_s)
 
 
-def _ask(address: str, method: str, target: str) -> bytes:
+def _ask(address: str, method: str, target: str, negotiate: Negotiate | None = None) -> bytes:
     parts = urlsplit(address)
+    headers = {"Accept": "application/json"}
+    if negotiate is not None:
+        headers["Authorization"] = negotiate.authorization(parts.hostname or "")
     connection = connect_web(parts.scheme, parts.netloc, _TIMEOUT_S)
     try:
-        connection.request(method, target, headers={"Accept": "application/json"})
+        connection.request(method, target, headers=headers)
         return _answer(connection, address)
     except (OSError, http.client.HTTPException) as e:
         raise errors.UnavailableError(
@@ -423,8 +446,11 @@ def _answer(connection: http.client.HTTPConnection, address: str) -> bytes:
     try:
         remote = msgspec.json.decode(body, type=_RemoteExceptionReply).remote_exception
     except msgspec.MsgspecError as e:
-        if status == http.HTTPStatus.UNAUTHORIZED:
-            raise errors.UnsupportedError(f"WebHDFS at {address} asks for Kerberos, which is not supported yet") from e
+        if status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN):  # not HDFS, which says so in JSON
+            raise errors.UnsupportedError(
+                f"WebHDFS at {address} refuses the login: {response.reason}; does hadoop.security.authentication in "
+                "core-site.xml say whether it asks for Kerberos?"
+            ) from e
         raise errors.UnsupportedError(f"WebHDFS at {address}: unexpected answer, HTTP status {status}") from e
     raise from_java(remote.java_class_name, remote.message)
 

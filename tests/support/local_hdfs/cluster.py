@@ -323,7 +323,7 @@ class LocalHdfs:
             self._command(main, arguments),
             input=stdin,
             capture_output=True,
-            env=_environment(user),
+            env=self._environment(user),
             timeout=START_TIMEOUT_S,
             check=False,
         )
@@ -348,8 +348,9 @@ class LocalHdfs:
         Raises:
             LocalHdfsError: refused; the message has the server's answer.
         """
-        query = urlencode({"op": operation, "user.name": user or _superuser(), **parameters})
-        status, body = self._http(method, self._known_ports.namenode_http, f"/webhdfs/v1{quote(path)}?{query}")
+        query = urlencode({"op": operation, **self._user_parameters(user), **parameters})
+        target = f"/webhdfs/v1{quote(path)}?{query}"
+        status, body = self._http(method, self._known_ports.namenode_http, target, self._headers(user))
         if status != http.client.OK:
             raise LocalHdfsError(f"{operation} {path}: {status} {body.decode(errors='replace')}")
         return json.loads(body) if body else None
@@ -361,7 +362,7 @@ class LocalHdfs:
             OSError, http.client.HTTPException: the daemon does not answer.
         """
         query = f"/jmx?qry=Hadoop:service={service},name={name}"
-        _, body = self._http("GET", port or self._known_ports.namenode_http, query)
+        _, body = self._http("GET", port or self._known_ports.namenode_http, query, self._headers(None))
         beans = json.loads(body)["beans"]
         return dict(beans[0]) if beans else {}
 
@@ -410,7 +411,7 @@ class LocalHdfs:
             main, arguments, heap_mb=self._heap_mb, properties=properties, jvm_options=self._jvm_options
         )
         log = self.directory / "logs" / f"{name}.log"
-        environment = _environment(None)
+        environment = self._environment(None)
         return Daemon(name, command, log, environment, die_with_parent=not self._outlive, identity=known.get(name))
 
     def _command(self, main: str, arguments: Sequence[str], **options: Any) -> list[str]:
@@ -503,10 +504,23 @@ class LocalHdfs:
                 )
             time.sleep(0.05)
 
-    def _http(self, method: str, port: int, target: str) -> tuple[int, bytes]:
+    def _user_parameters(self, user: str | None) -> dict[str, str]:
+        """What of a WebHDFS request's query says who asks."""
+        return {"user.name": user or _superuser()}
+
+    def _headers(self, user: str | None) -> dict[str, str]:  # noqa: ARG002 - for who has to show more than a name
+        """What of an HTTP request's headers says who asks."""
+        return {}
+
+    def _environment(self, user: str | None) -> dict[str, str]:
+        """This process's environment without the settings of any other Hadoop, and with the identity of `user`."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("HADOOP_")}
+        return environment | ({"HADOOP_USER_NAME": user} if user else {})
+
+    def _http(self, method: str, port: int, target: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
         # http.client, since urllib would send these through the environment's proxies.
         with contextlib.closing(http.client.HTTPConnection(self._known_ports.host, port, timeout=10)) as connection:
-            connection.request(method, target)
+            connection.request(method, target, headers=dict(headers))
             response = connection.getresponse()
             return response.status, response.read()
 
@@ -514,9 +528,3 @@ class LocalHdfs:
 def _superuser() -> str:
     """Whoever started the NameNode."""
     return pwd.getpwuid(os.getuid()).pw_name
-
-
-def _environment(user: str | None) -> dict[str, str]:
-    """This process's environment without the settings of any other Hadoop, and with the identity of `user`."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("HADOOP_")}
-    return environment | ({"HADOOP_USER_NAME": user} if user else {})
