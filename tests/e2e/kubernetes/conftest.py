@@ -4,7 +4,8 @@ import json
 import os
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -83,16 +84,32 @@ def driver(hdfs: LocalHdfs, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     kubectl("apply", "-f", str(crds))
     kubectl("wait", "--for=condition=Established", "-f", str(crds), "--timeout=60s")
     kubectl("apply", "-f", str(_SNAPSHOT_CONTROLLER))
-    values = tmp_path_factory.mktemp("chart") / "values.yaml"
-    values.write_text(yaml.safe_dump(chart_values(hdfs)), encoding="utf-8")
-    kubectl("create", "namespace", RELEASE)
-    kubectl("label", "namespace", RELEASE, "pod-security.kubernetes.io/enforce=privileged")
-    namespace = Namespace(RELEASE)
-    helm("upgrade", "--install", RELEASE, str(CHART), "--namespace", RELEASE, "--values", str(values))
-    for workload in ("deployment/hdfs-csi-controller", "daemonset/hdfs-csi-node"):
+    with installed(RELEASE, chart_values(hdfs), tmp_path_factory.mktemp("chart")) as namespace:
+        yield namespace
+
+
+@contextmanager
+def installed(
+    release: str, values: Mapping[str, object], directory: Path, *, driver_name: str = DRIVER
+) -> Iterator[Namespace]:
+    """The chart, installed as `release` in a namespace of that name; gone afterwards.
+
+    Args:
+        release: a name that begins with the chart's.
+        values: of the chart.
+        directory: an empty one.
+        driver_name: what `values` say of it.
+    """
+    file = directory / "values.yaml"
+    file.write_text(yaml.safe_dump(values), encoding="utf-8")
+    kubectl("create", "namespace", release)
+    kubectl("label", "namespace", release, "pod-security.kubernetes.io/enforce=privileged")
+    namespace = Namespace(release)
+    helm("upgrade", "--install", release, str(CHART), "--namespace", release, "--values", str(file))
+    for workload in (f"deployment/{release}-controller", f"daemonset/{release}-node"):
         namespace("rollout", "status", workload, "--timeout=180s", timeout_s=200)
     wait_until(lambda: running_pod(namespace, "mounter"), "the mounter runs", explain=namespace.events)
-    wait_until(knows_driver, "the kubelet knows the driver", explain=namespace.events)
+    wait_until(lambda: knows_driver(driver_name), "the kubelet knows the driver", explain=namespace.events)
     yield namespace
     for component in ("controller", "node", "mounter"):
         print(
@@ -104,14 +121,14 @@ def driver(hdfs: LocalHdfs, tmp_path_factory: pytest.TempPathFactory) -> Iterato
                 check=False,
             )
         )
-    helm("uninstall", RELEASE, "--namespace", RELEASE, "--wait", "--timeout", "150s")
-    kubectl("delete", "namespace", RELEASE, "--timeout=120s")
+    helm("uninstall", release, "--namespace", release, "--wait", "--timeout", "150s")
+    kubectl("delete", "namespace", release, "--timeout=120s")
 
 
-def knows_driver() -> bool:
+def knows_driver(name: str = DRIVER) -> bool:
     """Whether the kubelet has registered the driver."""
     nodes = json.loads(kubectl("get", "csinodes", "-o", "json"))["items"]
-    return any(found["name"] == DRIVER for node in nodes for found in node["spec"].get("drivers") or [])
+    return any(found["name"] == name for node in nodes for found in node["spec"].get("drivers") or [])
 
 
 def running_pod(namespace: Namespace, component: str) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,6 @@ from tests.support.local_hdfs.layout import GROUPS, reserve_ports
 from tests.support.processes import Daemon
 
 _REALM = "TEST.LOCAL"
-# Principals name hosts, and no address is one: servers are asked for, and redirect to, this name.
-_HOST = "localhost"
 _SERVICES = ("nn", "dn", "HTTP")
 SUPERUSER = "hdfs"
 _TIMEOUT_S = 60.0
@@ -31,15 +30,15 @@ _KRB5_CONF = """\
  udp_preference_limit = 1
 [realms]
  {realm} = {{
-  kdc = 127.0.0.1:{port}
+  kdc = {address}:{port}
  }}
 [domain_realm]
  {host} = {realm}
 """
 _KDC_CONF = """\
 [kdcdefaults]
- kdc_listen = 127.0.0.1:{port}
- kdc_tcp_listen = 127.0.0.1:{port}
+ kdc_listen = {address}:{port}
+ kdc_tcp_listen = {address}:{port}
 [realms]
  {realm} = {{
   database_name = {directory}/principals
@@ -59,14 +58,16 @@ class KerberosHdfs(LocalHdfs):
     KRB5_CONFIG of this process says where the KDC is.
     """
 
-    def __init__(self, protection: str = "authentication") -> None:
+    def __init__(self, protection: str = "authentication", host: str = "localhost") -> None:
         """Describe an instance; see LocalHdfs.
 
         Args:
             protection: of RPC and block transfers: "authentication", "integrity" or "privacy".
+            host: a name of this machine, by which servers are asked for, and redirect; no principal has an address.
         """
-        super().__init__(1, host=_HOST)
+        super().__init__(1, host=host)
         self._protection = protection
+        self._address = socket.gethostbyname(host)
         self._kdc: Daemon | None = None
         self._kdc_port = 0
 
@@ -120,22 +121,29 @@ class KerberosHdfs(LocalHdfs):
 
     def _reserve_ports(self) -> None:
         super()._reserve_ports()
-        ports, reserved = reserve_ports("127.0.0.1", 0)
+        ports, reserved = reserve_ports(self._address, 0)
         self._kdc_port = ports.namenode_rpc
         self._reserved.enter_context(reserved)
 
     def _write_configuration(self) -> None:
         self._realm_dir.mkdir()
-        names = {"realm": _REALM, "host": _HOST, "port": self._kdc_port, "directory": self._realm_dir}
+        names = {
+            "realm": _REALM,
+            "host": self._host,
+            "address": self._address,
+            "port": self._kdc_port,
+            "directory": self._realm_dir,
+        }
         self.krb5_conf.write_text(_KRB5_CONF.format_map(names), encoding="ascii")
         (self._realm_dir / "kdc.conf").write_text(_KDC_CONF.format_map(names), encoding="ascii")
         super()._write_configuration()
+        (self.directory / "hosts").write_text(f"{self._address} {self._host}\n127.0.0.1 localhost\n", encoding="ascii")
 
     def _format(self) -> None:
         self._reserved.callback(_put_back, os.environ.get("KRB5_CONFIG"))
         os.environ["KRB5_CONFIG"] = str(self.krb5_conf)
         self._run("/usr/sbin/kdb5_util", "krb5-kdc", "-r", _REALM, "create", "-s", "-P", "master")
-        for name in [*(f"{service}/{_HOST}" for service in _SERVICES), SUPERUSER, "alice", "bob"]:
+        for name in [*(f"{service}/{self._host}" for service in _SERVICES), SUPERUSER, "alice", "bob"]:
             keytab = self.keytab(name.partition("/")[0])
             self._kadmin(f"add_principal -randkey {name}", f"ktadd -k {keytab} {name}")
         command = [find_program("/usr/sbin/krb5kdc", "krb5-kdc"), "-n"]
@@ -169,7 +177,7 @@ class KerberosHdfs(LocalHdfs):
             "hadoop.security.authorization": "true",
             "hadoop.user.group.static.mapping.overrides": "".join(f"{u}={group};" for u, group in groups.items()),
             "hadoop.http.authentication.type": "kerberos",
-            "hadoop.http.authentication.kerberos.principal": f"HTTP/{_HOST}@{_REALM}",
+            "hadoop.http.authentication.kerberos.principal": f"HTTP/{self._host}@{_REALM}",
             "hadoop.http.authentication.kerberos.keytab": str(self.keytab("HTTP")),
         }
 
@@ -180,11 +188,11 @@ class KerberosHdfs(LocalHdfs):
             # A DataNode without privileged ports wants HTTPS, or this.
             "ignore.secure.ports.for.testing": "true",
             "dfs.namenode.datanode.registration.ip-hostname-check": "false",
-            "dfs.web.authentication.kerberos.principal": f"HTTP/{_HOST}@{_REALM}",
+            "dfs.web.authentication.kerberos.principal": f"HTTP/{self._host}@{_REALM}",
             "dfs.web.authentication.kerberos.keytab": str(self.keytab("HTTP")),
         }
         for kind, service in (("namenode", "nn"), ("datanode", "dn")):
-            properties[f"dfs.{kind}.kerberos.principal"] = f"{service}/{_HOST}@{_REALM}"
+            properties[f"dfs.{kind}.kerberos.principal"] = f"{service}/{self._host}@{_REALM}"
             properties[f"dfs.{kind}.keytab.file"] = str(self.keytab(service))
         return properties | {
             "dfs.data.transfer.protection": self._protection,
@@ -228,7 +236,7 @@ class KerberosHdfs(LocalHdfs):
     def _headers(self, user: str | None) -> dict[str, str]:
         name = user or SUPERUSER
         login = Login(self.principal(name), str(self.keytab(name)), f"MEMORY:{self.directory}-{name}")
-        return {"Authorization": Negotiate(login).authorization(_HOST)}
+        return {"Authorization": Negotiate(login).authorization(self._host)}
 
 
 def _put_back(krb5_config: str | None) -> None:
