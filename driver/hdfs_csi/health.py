@@ -1,7 +1,7 @@
 """What is wrong with a volume on this node: its mount is asked, and the NameNodes where that does not tell the cause.
 
 Everything ends by a deadline. A listing of the mount goes to the NameNode under the volume's own identity, so it says
-what pods may do; the NameNodes' web servers are asked without one, and say what the cluster can do.
+what pods may do; the NameNodes' web servers say what the cluster can do, to everybody, or to who has a ticket.
 """
 
 import contextlib

@@ -61,7 +61,7 @@ class StagingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     window_bytes: int = 256 * MIB
 
 
-class Kerberos(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class Kerberos(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, weakref=True):
     """A login with Kerberos.
 
     Attributes:

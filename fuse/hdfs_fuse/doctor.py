@@ -130,6 +130,9 @@ def _check_filesystem(config: MountConfig) -> Iterator[Check]:
     if location.scheme == "hdfs" and is_kerberos(properties):
         try:
             who = Negotiate(None).principal()
+        except UnavailableError as e:
+            yield Check("failed", "Kerberos", str(e), "is a KDC of krb5.conf up, and its port 88 open from here?")
+            return
         except HdfsFuseError as e:
             yield Check("failed", "Kerberos", str(e), _TICKET)
             return

@@ -26,6 +26,7 @@ from hdfs_fuse.changes import SNAPSHOTS, Changes, check_name
 from hdfs_fuse.config import MountConfig
 from hdfs_fuse.errors import (
     AlreadyExistsError,
+    AuthenticationError,
     BusyError,
     FileChangedError,
     HdfsFuseError,
@@ -383,7 +384,7 @@ class Filesystem:
             return
         try:
             await self._calls.run(self._backend.check_write, self.inodes.path_of(inode))
-        except (UnsupportedError, UnavailableError) as e:
+        except (UnsupportedError, UnavailableError, AuthenticationError) as e:
             logger.info("%s: not known whether it may be written: %s", inode.name, e)
             if not status.mode & 0o020:  # the group's bit may be ours
                 raise PermissionDeniedError(f"{inode.name}: its mode does not let {self._user} write it") from e

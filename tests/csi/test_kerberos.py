@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from grpc import StatusCode
 from hdfs_csi.pb import csi_pb2 as csi
+from hdfs_fuse.backend import connect
+from hdfs_fuse.config import MountConfig
+from hdfs_fuse.errors import UnsupportedError
 
 from tests.csi.driver import DriverProcess
 from tests.csi.nodes import running_node
@@ -21,7 +24,7 @@ MIB = 1 << 20
 
 @pytest.fixture(scope="module")
 def hdfs(nothing_left_behind: None) -> Iterator[KerberosHdfs]:
-    with KerberosHdfs(protection="integrity") as running:
+    with KerberosHdfs(protection="privacy") as running:
         yield running
 
 
@@ -122,6 +125,18 @@ def test_safe_mode_shows_in_the_health_of_a_volume(
         assert found.reason == "NameNodeSafeMode"
     finally:
         hdfs.dfsadmin("-safemode", "leave")
+
+
+def test_content_does_not_go_over_http_where_transfers_are_encrypted(
+    hdfs: KerberosHdfs, area: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KRB5_CLIENT_KTNAME", str(hdfs.keytab("alice")))
+    monkeypatch.setenv("KRB5CCNAME", "MEMORY:alice")
+    backend = connect(MountConfig(uri=hdfs.uri, hadoop_conf_dir=str(hdfs.conf_dir)))
+    with pytest.raises(UnsupportedError, match="HTTPS_ONLY"):
+        backend.put(f"{area}/file", iter([b"content"]), 7, 0o640, alone=False)
+    assert backend.space(area).capacity_bytes > 0  # no content
+    backend.close()
 
 
 def test_who_may_not_administer(hdfs: KerberosHdfs, controller: DriverProcess, base: str, area: str) -> None:

@@ -154,12 +154,17 @@ def write_resources(directory: Path) -> None:
     (directory / "log4j.properties").write_text(_LOG4J, encoding="ascii")
 
 
-def write_hosts(path: Path) -> None:
+def write_hosts(path: Path, addresses: Mapping[str, str] | None = None) -> None:
     """Write the one hosts file that Hadoop asks for names, instead of the machine's own and of DNS.
 
     A NameNode refuses to start where the machine's own name does not resolve, and slow DNS slows everything.
+
+    Args:
+        path: of the file.
+        addresses: by name, where that of the loopback device will not do. A name with two has daemons fail.
     """
-    path.write_text(f"127.0.0.1 localhost {socket.gethostname()}\n", encoding="ascii")
+    known = {"localhost": "127.0.0.1", socket.gethostname(): "127.0.0.1", **(addresses or {})}
+    path.write_text("".join(f"{address} {name}\n" for name, address in known.items()), encoding="ascii")
 
 
 def class_path(*directories: Path) -> str:

@@ -54,7 +54,7 @@ def storage_factor(erasure_coding: str, replication: int) -> Fraction:
 
 
 class Administration:
-    """One HDFS filesystem, as the process's user. Safe in any number of threads."""
+    """One HDFS filesystem, under one identity. Safe in any number of threads."""
 
     def __init__(self, webhdfs: WebHdfs, properties: Mapping[str, str]) -> None:
         """Ask `webhdfs`; `properties` are Hadoop's configuration."""

@@ -167,6 +167,12 @@ def webhdfs_addresses(authority: str, properties: Mapping[str, str]) -> list[str
     return addresses
 
 
+def encrypts_transfers(properties: Mapping[str, str]) -> bool:
+    """Whether the content of files goes between clients and DataNodes encrypted only."""
+    protection = properties.get("dfs.data.transfer.protection", "").strip().lower()
+    return protection == "privacy" or properties.get("dfs.encrypt.data.transfer", "false").strip() == "true"
+
+
 def _has_port(authority: str) -> bool:
     return ":" in authority.rpartition("]")[2]
 

@@ -18,6 +18,8 @@ from hdfs_fuse.backend import hadoop_conf
 from hdfs_fuse.config import Kerberos, MountConfig
 from hdfs_fuse.errors import InvalidArgumentError
 
+# What the Kerberos library says where no KDC answers (krb5_err.et, KRB5_KDC_UNREACH).
+KDC_AWAY = "Cannot contact any KDC"
 # One thread of the native client moves about 1 GB/s; a mount that needs more than 8 has other limits.
 _MAX_CLIENT_THREADS = 8
 

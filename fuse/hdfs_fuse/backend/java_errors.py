@@ -88,6 +88,8 @@ _BY_MESSAGE: tuple[tuple[re.Pattern[str], type[errors.HdfsFuseError]], ...] = (
     (re.compile(r"The XAttr is too big\."), errors.TooLargeError),
     (re.compile(r"Cannot add additional XAttr to inode, would exceed limit of "), errors.NoSpaceError),
     (re.compile(r"The XAttr operation has been rejected\."), errors.UnsupportedError),
+    # JspHelper.getUGI where hadoop.http.authentication.type is simple and RPC asks for Kerberos: a SecurityException.
+    (re.compile(r".*Security enabled but user not authenticated by filter"), errors.UnsupportedError),
     # FSDirRenameOp.checkMoveValidity in an encryption zone: a bare IOException.
     (re.compile(r".* can't be moved (from|into) an encryption zone"), errors.CrossDeviceError),
 )

@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import Literal
 
 from hdfs_fuse import errors
+from hdfs_fuse.backend.identity import KDC_AWAY
 from hdfs_fuse.backend.java_errors import from_java
-from hdfs_fuse.backend.negotiate import KDC_AWAY
 
 # HdfsError's variants as `Debug` prints them (hdfs-native rust/src/error.rs), other than RPCError and FatalRPCError.
 _VARIANTS: Mapping[str, type[errors.HdfsFuseError]] = {

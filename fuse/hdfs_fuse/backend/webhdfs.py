@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qs, quote, urlencode, urlsplit
 
 import msgspec
 
@@ -24,12 +24,14 @@ from hdfs_fuse.backend import hadoop_conf
 from hdfs_fuse.backend.base import Policies, SpaceUsage
 from hdfs_fuse.backend.identity import Login, effective_user, is_kerberos
 from hdfs_fuse.backend.java_errors import from_java
-from hdfs_fuse.backend.negotiate import Negotiate
+from hdfs_fuse.backend.negotiate import LoginUnavailableError, Negotiate
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+# How long a token is used; dfs.namenode.delegation.token.renew-interval is a day.
+_TOKEN_S = 3600.0
 # A NameNode answers these in milliseconds; statfs must not wait long for one that does not.
 _TIMEOUT_S = 5.0
 # A DataNode that writes waits for others, which may be gone, as long as its client does (dfs.client.socket-timeout).
@@ -160,18 +162,28 @@ class _RemoteExceptionReply(msgspec.Struct, rename="pascal"):
     remote_exception: _RemoteException
 
 
+class _RefusedError(errors.UnsupportedError):
+    """A web server does not let somebody in."""
+
+
 class WebHdfs:
     """WebHDFS of one filesystem, under one identity. Safe in any number of threads; keeps no connection."""
 
-    def __init__(self, addresses: Sequence[str], negotiate: Negotiate | None = None) -> None:
+    def __init__(
+        self, addresses: Sequence[str], negotiate: Negotiate | None = None, *, is_private: bool = False
+    ) -> None:
         """Take the NameNodes' base URLs; the first that is active answers.
 
         Args:
             addresses: `http://host:port` or `https://host:port` (hadoop_conf.webhdfs_addresses).
             negotiate: who asks, under Kerberos; None is the process's user, by name alone.
+            is_private: whether content of files may only go over HTTPS.
         """
         self._addresses = tuple(addresses)
         self._negotiate = negotiate
+        self._is_private = is_private
+        self._token: str | None = None
+        self._token_until_s = 0.0
         self._lock = threading.Lock()
         self._no_quota_until: dict[str, float] = {}
 
@@ -242,10 +254,8 @@ class WebHdfs:
         excluded = {node.xferaddr for node in live.values() if node.last_contact > _SILENT_S}
         failure = errors.UnavailableError(f"{path}: no DataNode takes it over WebHDFS")
         for _ in range(_PLACES):
-            query = {**parameters, "noredirect": "true"}
-            if excluded:
-                query["excludedatanodes"] = ",".join(sorted(excluded))
-            target = urlsplit(_decode(self.call(method, path, query), _Location).location)
+            query = {"excludedatanodes": ",".join(sorted(excluded))} if excluded else {}
+            target = self._datanode(method, path, {**parameters, **query})
             connection = connect_web(target.scheme, target.netloc, _TRANSFER_TIMEOUT_S)
             with contextlib.closing(connection):
                 try:
@@ -265,14 +275,34 @@ class WebHdfs:
         Raises:
             NotFoundError, PermissionDeniedError. InvalidArgumentError: the file ends before `start`.
         """
-        parameters = {"op": "OPEN", "offset": str(start), "length": str(stop - start), "noredirect": "true"}
-        location = urlsplit(_decode(self.call("GET", path, parameters), _Location).location)
+        location = self._datanode("GET", path, {"op": "OPEN", "offset": str(start), "length": str(stop - start)})
         return _ask(f"{location.scheme}://{location.netloc}", "GET", f"{location.path}?{location.query}")
+
+    def _datanode(self, method: str, path: str, parameters: Mapping[str, str]) -> SplitResult:
+        """The URL of the DataNode that an operation on content goes on with."""
+        if self._is_private and not all(address.startswith("https:") for address in self._addresses):
+            raise errors.UnsupportedError(
+                f"{path}: block transfers are encrypted, and WebHDFS is not unless dfs.http.policy is HTTPS_ONLY"
+            )
+        # Under Kerberos the NameNode makes a token for the DataNode, and keeps it for a day, unless it is brought one.
+        token = self._token if time.monotonic() < self._token_until_s else None
+        query = {**parameters, "noredirect": "true", **({} if token is None else {"delegation": token})}
+        try:
+            location = urlsplit(_decode(self.call(method, path, query), _Location).location)
+        except (errors.AuthenticationError, errors.UnsupportedError):
+            if token is None:
+                raise
+            self._token_until_s = 0.0
+            return self._datanode(method, path, parameters)
+        if token is None and self._negotiate is not None:
+            self._token = parse_qs(location.query).get("delegation", [None])[0]
+            self._token_until_s = time.monotonic() + _TOKEN_S
+        return location
 
     def _live_nodes(self) -> dict[str, _LiveNode]:
         """DataNodes by the address of their web server (NameNodeMXBean); none where that is not to be had."""
         try:
-            reply = self._request("GET", "/jmx?qry=Hadoop:service=NameNode,name=NameNodeInfo")
+            reply = self._request("GET", "/jmx?qry=Hadoop:service=NameNode,name=NameNodeInfo", self._negotiate)
             nodes = msgspec.json.decode(_decode(reply, _NameNodeInfoJmx).beans[0].live_nodes, type=dict[str, _LiveNode])
         except (errors.HdfsFuseError, msgspec.MsgspecError, IndexError) as e:
             logger.info("DataNodes are not known: %s", e)
@@ -323,7 +353,7 @@ class WebHdfs:
         except (errors.InvalidArgumentError, errors.UnsupportedError):
             # NameNodes before 3.4 have no GETSTATUS; every one publishes this bean (FSNamesystemMBean).
             target = "/jmx?qry=Hadoop:service=NameNode,name=FSNamesystemState"
-            beans = _decode(self._request("GET", target), _Jmx).beans
+            beans = _decode(self._request("GET", target, self._negotiate), _Jmx).beans
             if not beans:
                 raise errors.UnsupportedError("the NameNode publishes no capacity") from None
             return SpaceUsage(beans[0].capacity_total, beans[0].capacity_used, beans[0].capacity_remaining)
@@ -336,6 +366,8 @@ class WebHdfs:
         started = time.monotonic()
         try:
             usage = self.get(path, "GETQUOTAUSAGE", _QuotaUsageReply).quota_usage
+        except LoginUnavailableError:
+            return None
         except (errors.InvalidArgumentError, errors.UnsupportedError, errors.UnavailableError):
             usage = None  # no such operation before 2.8; or the walk outlasted the timeout
         if usage is not None and (usage.bounds_bytes or usage.bounds_names):
@@ -367,24 +399,24 @@ class WebHdfs:
             HdfsFuseError: what HDFS has thrown (java_errors.from_java).
         """
         try:
-            # Under Kerberos the ticket says who asks, and a name that is not the principal's is refused.
+            # Under Kerberos the ticket or a token says who asks, and a name that is not the principal's is refused.
             identity = {"user.name": effective_user()} if self._negotiate is None else {}
             query = urlencode({**parameters, **identity})
             target = f"/webhdfs/v1{quote(path)}?{query}"
         except UnicodeEncodeError as e:
             raise errors.InvalidArgumentError(f"{path!r}: HDFS names are UTF-8") from e
-        return self._request(method, target)
+        return self._request(method, target, None if "delegation" in parameters else self._negotiate)
 
-    def _request(self, method: str, target: str) -> bytes:
+    def _request(self, method: str, target: str, negotiate: Negotiate | None) -> bytes:
         """Ask one NameNode after the other until one that is active has answered."""
         failure: errors.HdfsFuseError = errors.UnavailableError(
             "no WebHDFS address is known: set dfs.namenode.http-address"
         )
         for address in self._addresses:
             try:
-                return _ask(address, method, target, self._negotiate)
-            except errors.StartingError:
-                raise  # the active one has answered
+                return _ask(address, method, target, negotiate)
+            except (errors.StartingError, LoginUnavailableError):
+                raise  # the active one has answered; all have the same KDC
             except errors.UnavailableError as e:
                 failure = e
         raise failure
@@ -399,7 +431,8 @@ def connect_webhdfs(authority: str, properties: Mapping[str, str], login: Login 
         login: who acts under Kerberos; None for the ticket cache of the process.
     """
     addresses = hadoop_conf.webhdfs_addresses(authority, properties)
-    return WebHdfs(addresses, Negotiate(login) if is_kerberos(properties) else None)
+    negotiate = Negotiate(login) if is_kerberos(properties) else None
+    return WebHdfs(addresses, negotiate, is_private=hadoop_conf.encrypts_transfers(properties))
 
 
 def connect_web(scheme: str, netloc: str, timeout_s: float) -> http.client.HTTPConnection:
@@ -418,6 +451,11 @@ def _ask(address: str, method: str, target: str, negotiate: Negotiate | None = N
     try:
         connection.request(method, target, headers=headers)
         return _answer(connection, address)
+    except _RefusedError as e:
+        if negotiate is None:
+            raise
+        negotiate.forget()  # its key may be another one since
+        raise errors.UnsupportedError(f"WebHDFS at {address} refuses the ticket: {e}") from e
     except (OSError, http.client.HTTPException) as e:
         raise errors.UnavailableError(
             f"WebHDFS at {address}: {e or type(e).__name__}; the address comes from dfs.namenode.http-address"
@@ -447,9 +485,9 @@ def _answer(connection: http.client.HTTPConnection, address: str) -> bytes:
         remote = msgspec.json.decode(body, type=_RemoteExceptionReply).remote_exception
     except msgspec.MsgspecError as e:
         if status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN):  # not HDFS, which says so in JSON
-            raise errors.UnsupportedError(
-                f"WebHDFS at {address} refuses the login: {response.reason}; does hadoop.security.authentication in "
-                "core-site.xml say whether it asks for Kerberos?"
+            raise _RefusedError(
+                f"WebHDFS at {address}: {status} {response.reason}; if that asks for Kerberos, "
+                "hadoop.security.authentication in core-site.xml has to say so"
             ) from e
         raise errors.UnsupportedError(f"WebHDFS at {address}: unexpected answer, HTTP status {status}") from e
     raise from_java(remote.java_class_name, remote.message)

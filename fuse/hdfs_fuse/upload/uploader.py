@@ -23,6 +23,7 @@ from hdfs_fuse.backend.resilient import ResilientBackend, Version
 from hdfs_fuse.config import MountConfig
 from hdfs_fuse.errors import (
     AlreadyExistsError,
+    AuthenticationError,
     BackendError,
     BusyError,
     HdfsFuseError,
@@ -352,7 +353,7 @@ class Uploader:
             return self._backend.xattrs(request.target)
         except (NotFoundError, PermissionDeniedError):
             return {}
-        except (UnsupportedError, UnavailableError) as e:
+        except (UnsupportedError, UnavailableError, AuthenticationError) as e:
             logger.warning("%s: files that are replaced lose their extended attributes: %s", request.target, e)
             self._no_xattrs_until_s = time.monotonic() + _NO_XATTRS_S
             return {}

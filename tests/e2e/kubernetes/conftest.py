@@ -105,24 +105,19 @@ def installed(
     kubectl("create", "namespace", release)
     kubectl("label", "namespace", release, "pod-security.kubernetes.io/enforce=privileged")
     namespace = Namespace(release)
-    helm("upgrade", "--install", release, str(CHART), "--namespace", release, "--values", str(file))
-    for workload in (f"deployment/{release}-controller", f"daemonset/{release}-node"):
-        namespace("rollout", "status", workload, "--timeout=180s", timeout_s=200)
-    wait_until(lambda: running_pod(namespace, "mounter"), "the mounter runs", explain=namespace.events)
-    wait_until(lambda: knows_driver(driver_name), "the kubelet knows the driver", explain=namespace.events)
-    yield namespace
-    for component in ("controller", "node", "mounter"):
-        print(
-            namespace(
-                "logs",
-                f"--selector=app.kubernetes.io/component={component}",
-                "--all-containers",
-                "--tail=40",
-                check=False,
-            )
-        )
-    helm("uninstall", release, "--namespace", release, "--wait", "--timeout", "150s")
-    kubectl("delete", "namespace", release, "--timeout=120s")
+    try:
+        helm("upgrade", "--install", release, str(CHART), "--namespace", release, "--values", str(file))
+        for workload in (f"deployment/{release}-controller", f"daemonset/{release}-node"):
+            namespace("rollout", "status", workload, "--timeout=180s", timeout_s=200)
+        wait_until(lambda: running_pod(namespace, "mounter"), "the mounter runs", explain=namespace.events)
+        wait_until(lambda: knows_driver(driver_name), "the kubelet knows the driver", explain=namespace.events)
+        yield namespace
+    finally:
+        for component in ("controller", "node", "mounter"):
+            selector = f"--selector=app.kubernetes.io/component={component}"
+            print(namespace("logs", selector, "--all-containers", "--tail=40", check=False))
+        helm("uninstall", release, "--namespace", release, "--wait", "--timeout", "150s")
+        kubectl("delete", "namespace", release, "--timeout=120s")
 
 
 def knows_driver(name: str = DRIVER) -> bool:

@@ -63,12 +63,21 @@ def secret(hdfs: KerberosHdfs, name: str, user: str) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data}
 
 
+@pytest.fixture(autouse=True)
+def nothing_stays(installation: Namespace, space: Namespace, secured: KerberosHdfs) -> Iterator[None]:
+    """The next test, and the end of the installation, find no volume."""
+    yield
+    space.delete("pod/one")
+    space.delete("pvc/data")
+    wait_until(lambda: not directories(secured), "the directory is removed", explain=space.events)
+
+
 def directories(hdfs: KerberosHdfs) -> list[str]:
     entries = hdfs.webhdfs("GET", "/volumes", "LISTSTATUS")["FileStatuses"]["FileStatus"]
     return [entry["pathSuffix"] for entry in entries if not entry["pathSuffix"].startswith(".")]
 
 
-def test_a_claim_with_secrets(installation: Namespace, space: Namespace, secured: KerberosHdfs) -> None:
+def test_a_claim_with_secrets(space: Namespace, secured: KerberosHdfs) -> None:
     space.apply(secret(secured, "user", "alice"), claim("data", storage_class="kerberos"), pod("one", "data"))
     space.wait_ready("one")
     space.sh("one", "echo hello >/data/greeting; head -c 5000000 /dev/urandom >/data/large; cat /data/* | wc -c")
@@ -85,12 +94,9 @@ def test_a_claim_with_secrets(installation: Namespace, space: Namespace, secured
         "the quota grows",
         explain=space.events,
     )
-    space.delete("pod/one")
-    space.delete("pvc/data")
-    wait_until(lambda: not directories(secured), "the directory is removed", explain=space.events)
 
 
-def test_a_claim_whose_user_has_no_secret(installation: Namespace, space: Namespace) -> None:
+def test_a_claim_whose_user_has_no_secret(space: Namespace) -> None:
     space.apply(claim("data", storage_class="kerberos"), pod("one", "data"))
     wait_until(
         lambda: 'secrets "user" not found' in space.events(), "the events of the pod say it", explain=space.events

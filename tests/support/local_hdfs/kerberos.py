@@ -11,6 +11,7 @@ from hdfs_fuse.backend.identity import Login
 from hdfs_fuse.backend.negotiate import Negotiate
 
 from tests.support.cache import find_program
+from tests.support.hadoop import write_hosts
 from tests.support.local_hdfs.cluster import LocalHdfs, LocalHdfsError
 from tests.support.local_hdfs.layout import GROUPS, reserve_ports
 from tests.support.processes import Daemon
@@ -137,7 +138,7 @@ class KerberosHdfs(LocalHdfs):
         self.krb5_conf.write_text(_KRB5_CONF.format_map(names), encoding="ascii")
         (self._realm_dir / "kdc.conf").write_text(_KDC_CONF.format_map(names), encoding="ascii")
         super()._write_configuration()
-        (self.directory / "hosts").write_text(f"{self._address} {self._host}\n127.0.0.1 localhost\n", encoding="ascii")
+        write_hosts(self.directory / "hosts", {self._host: self._address})
 
     def _format(self) -> None:
         self._reserved.callback(_put_back, os.environ.get("KRB5_CONFIG"))
