@@ -29,9 +29,11 @@ LONG = (
     "csi/test_controller_process.py",
     "model/test_block_cache_model.py",
     "mount/test_hdfs.py",
+    "mount/test_kerberos.py",
     "mount/test_streaming.py",
     "csi/test_controller_faults.py",
     "csi/test_provisioning.py",
+    "faults/test_high_availability.py",
 )
 
 
