@@ -69,9 +69,8 @@ def _strip(message: Message) -> None:
         if field.GetOptions().Extensions[_CSI_SECRET]:
             _strip_field(message, field)
         elif _is_map_of_strings(field):
-            for key in value:
-                if key in SECRET_MAP_KEYS:
-                    value[key] = STRIPPED
+            for key in SECRET_MAP_KEYS.intersection(value):
+                value[key] = STRIPPED
         elif field.type == FieldDescriptor.TYPE_MESSAGE:
             for item in value if field.is_repeated else (value,):
                 _strip(item)
@@ -80,7 +79,7 @@ def _strip(message: Message) -> None:
 def _strip_field(message: Message, field: FieldDescriptor) -> None:
     value = getattr(message, field.name)
     if _is_map_of_strings(field):
-        for key in value:
+        for key in [*value]:  # a map that is changed while it is gone through leaves keys out
             value[key] = STRIPPED
     elif field.type == FieldDescriptor.TYPE_STRING and not field.is_repeated:
         setattr(message, field.name, STRIPPED)

@@ -217,10 +217,12 @@ def test_every_secret_field_of_the_protocol_is_stripped() -> None:
     }
     assert len(found) > 10
     for descriptor, field in found:
-        message = getattr(csi, descriptor.name)(**{field.name: {"password": "hunter2"}})
+        # Several: to change a map while going through it left some out.
+        keys = [f"password{number}" for number in range(8)]
+        message = getattr(csi, descriptor.name)(**{field.name: dict.fromkeys(keys, "hunter2")})
         text = logs.describe(message)
         assert "hunter2" not in text
-        assert "***stripped***" in text
+        assert text.count("***stripped***") == len(keys)
         assert "hunter2" in str(message)  # only the text is changed
 
 
