@@ -1,6 +1,5 @@
 """The driver on a cluster with Kerberos: the secrets of a claim say who makes its directory and who uses it."""
 
-import base64
 import os
 import tempfile
 from collections.abc import Iterator
@@ -43,15 +42,10 @@ def node(hdfs: KerberosHdfs, tmp_path: Path) -> Iterator[DriverProcess]:
         yield running
 
 
-def secret(hdfs: KerberosHdfs, user: str) -> dict[str, str]:
-    keytab = base64.b64encode(hdfs.keytab(user).read_bytes()).decode("ascii")
-    return {"principal": hdfs.principal(user), "keytab": keytab}
-
-
 def test_a_claim_from_its_directory_to_its_end(
     hdfs: KerberosHdfs, controller: DriverProcess, node: DriverProcess, base: str, area: str, pod: Pod
 ) -> None:
-    administrator, user = secret(hdfs, "hdfs"), secret(hdfs, "alice")
+    administrator, user = hdfs.secret("hdfs"), hdfs.secret("alice")
     asked = create(
         "claim", base, capacity_range=capacity(512 * MIB), secrets=administrator, parameters={"owner": "alice"}
     )
@@ -116,7 +110,7 @@ def test_safe_mode_shows_in_the_health_of_a_volume(
     hdfs: KerberosHdfs, node: DriverProcess, area: str, pod: Pod
 ) -> None:
     volume = csi.Volume(volume_id=f"only-here{area}", volume_context={"uri": f"{hdfs.uri}{area}"})
-    node.client.call(changed(pod.stage(volume), secrets=secret(hdfs, "alice")))
+    node.client.call(changed(pod.stage(volume), secrets=hdfs.secret("alice")))
     node.client.call(pod.publish(volume))
     assert not node.client.call(pod.health(volume)).volume_health.health_statuses
     hdfs.dfsadmin("-safemode", "enter")
@@ -141,9 +135,7 @@ def test_content_does_not_go_over_http_where_transfers_are_encrypted(
 
 def test_who_may_not_administer(hdfs: KerberosHdfs, controller: DriverProcess, base: str, area: str) -> None:
     """Quotas are the superuser's: nothing is left of what alice began."""
-    refused = controller.client.start(
-        create("claim", base, capacity_range=capacity(MIB), secrets=secret(hdfs, "alice"))
-    )
+    refused = controller.client.start(create("claim", base, capacity_range=capacity(MIB), secrets=hdfs.secret("alice")))
     assert refused.code() is StatusCode.PERMISSION_DENIED, refused.details()
     assert "claim" not in names(hdfs, f"{area}/volumes")
 
@@ -158,7 +150,7 @@ def test_without_a_secret(hdfs: KerberosHdfs, controller: DriverProcess, base: s
 
 def test_keys_that_are_not_the_principals(hdfs: KerberosHdfs, node: DriverProcess, area: str, pod: Pod) -> None:
     volume = csi.Volume(volume_id="static", volume_context={"uri": f"{hdfs.uri}{area}"})
-    wrong = {**secret(hdfs, "alice"), "keytab": secret(hdfs, "bob")["keytab"]}
+    wrong = {**hdfs.secret("alice"), "keytab": hdfs.secret("bob")["keytab"]}
     refused = node.client.start(changed(pod.stage(volume), secrets=wrong))
     assert refused.code() is StatusCode.UNAUTHENTICATED, refused.details()
     assert "redential" in refused.details()

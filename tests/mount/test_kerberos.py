@@ -24,6 +24,7 @@ from tests.support.local_hdfs import KerberosHdfs
 
 CONTENT = os.urandom(3 * MIB + 7)
 BRIEF_S = 6  # of a ticket's life
+MountAs = Callable[..., AbstractContextManager[Mounted]]
 SMALL = {f"small{number:03}": os.urandom(4096) for number in range(200)}
 
 
@@ -34,9 +35,7 @@ def hdfs(nothing_left_behind: None) -> Iterator[KerberosHdfs]:
 
 
 @pytest.fixture
-def mount_as(
-    hdfs: KerberosHdfs, hdfs_dir: str, tmp_path: Path
-) -> Callable[[str, str], AbstractContextManager[Mounted]]:
+def mount_as(hdfs: KerberosHdfs, hdfs_dir: str, tmp_path: Path) -> MountAs:
     """Mounts the test's directory by the keytab of a user, in a directory of that name."""
 
     def mount(user: str, name: str = "mount", **options: Any) -> AbstractContextManager[Mounted]:
@@ -59,9 +58,7 @@ def forget(mount: Mounted) -> None:
         block.unlink()
 
 
-def test_files_are_written_and_read_as_the_principal(
-    hdfs: KerberosHdfs, hdfs_dir: str, mount_as: Callable[..., AbstractContextManager[Mounted]]
-) -> None:
+def test_files_are_written_and_read_as_the_principal(hdfs: KerberosHdfs, hdfs_dir: str, mount_as: MountAs) -> None:
     with mount_as("alice") as mount:
         (mount.path / "large").write_bytes(CONTENT)
         for name, content in SMALL.items():
@@ -71,10 +68,10 @@ def test_files_are_written_and_read_as_the_principal(
         assert (mount.path / "large").read_bytes() == CONTENT
         logins = hdfs.tickets_given_to("alice")
         daemon = mount.stats()["pid"]
-        while not (loaders := children_of(daemon)) or hdfs.tickets_given_to("alice") == logins:
+        # Until a loader process runs and has logged in: the daemon has its connections.
+        while not children_of(daemon) or hdfs.tickets_given_to("alice") == logins:
             assert list(pool.map(lambda name: (mount.path / name).read_bytes(), SMALL)) == list(SMALL.values())
             forget(mount)
-        assert loaders  # and one has logged in: the daemon has its connections
         assert list(pool.map(lambda name: (mount.path / name).read_bytes(), SMALL)) == list(SMALL.values())
         assert mount.stats()["errors"] == {}
         assert "Traceback" not in mount.log.read_text()
@@ -82,9 +79,7 @@ def test_files_are_written_and_read_as_the_principal(
     assert {status["owner"] for status in listed} == {"alice"}
 
 
-def test_others_are_kept_out(
-    hdfs: KerberosHdfs, hdfs_dir: str, mount_as: Callable[..., AbstractContextManager[Mounted]]
-) -> None:
+def test_others_are_kept_out(hdfs: KerberosHdfs, hdfs_dir: str, mount_as: MountAs) -> None:
     with mount_as("alice") as alice, mount_as("bob", "bob") as bob:
         (alice.path / "private").write_bytes(b"secret")
         (alice.path / "private").chmod(0o600)
@@ -101,9 +96,7 @@ def test_others_are_kept_out(
         assert (alice.path / "shared").read_bytes() == b"new"
 
 
-def test_what_is_asked_over_http(
-    hdfs: KerberosHdfs, hdfs_dir: str, mount_as: Callable[..., AbstractContextManager[Mounted]]
-) -> None:
+def test_what_is_asked_over_http(hdfs: KerberosHdfs, hdfs_dir: str, mount_as: MountAs) -> None:
     """Quotas, extended attributes, and what another node is still writing."""
     hdfs.dfsadmin("-setSpaceQuota", str(512 * MIB), hdfs_dir)
     with mount_as("alice") as mount, mount_as("alice", "other") as other:
@@ -136,9 +129,7 @@ def test_the_second_way_of_storing_a_file(hdfs: KerberosHdfs, hdfs_dir: str, bac
     backend.close()
 
 
-def test_tickets_are_renewed(
-    hdfs: KerberosHdfs, hdfs_dir: str, mount_as: Callable[..., AbstractContextManager[Mounted]]
-) -> None:
+def test_tickets_are_renewed(hdfs: KerberosHdfs, hdfs_dir: str, mount_as: MountAs) -> None:
     hdfs.add_user("brief", "-maxlife", f"{BRIEF_S}seconds")
     with mount_as("brief") as mount:
         (mount.path / "file").write_bytes(b"content")
@@ -156,7 +147,7 @@ def test_tickets_are_renewed(
 
 
 def test_a_kdc_that_hangs_and_one_that_is_away(
-    hdfs: KerberosHdfs, hdfs_dir: str, tmp_path: Path, mount_as: Callable[..., AbstractContextManager[Mounted]]
+    hdfs: KerberosHdfs, hdfs_dir: str, tmp_path: Path, mount_as: MountAs
 ) -> None:
     hdfs.add_user("short", "-maxlife", f"{BRIEF_S}seconds")
     with mount_as("short") as mount, ThreadPoolExecutor(4) as pool:
@@ -192,9 +183,7 @@ def test_a_kdc_that_hangs_and_one_that_is_away(
         assert colour() == b"red"
 
 
-def test_web_servers_without_a_principal(
-    hdfs: KerberosHdfs, hdfs_dir: str, mount_as: Callable[..., AbstractContextManager[Mounted]]
-) -> None:
+def test_web_servers_without_a_principal(hdfs: KerberosHdfs, hdfs_dir: str, mount_as: MountAs) -> None:
     """What goes over them is missing, and the rest works; no principal has an address in its name."""
     address = hdfs.namenode_http.removeprefix("http://").replace("localhost", "127.0.0.1")
     with mount_as("alice", hadoop_properties={"dfs.namenode.http-address": address}) as mount:

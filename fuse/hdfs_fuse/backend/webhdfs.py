@@ -453,9 +453,11 @@ def _ask(address: str, method: str, target: str, negotiate: Negotiate | None = N
         return _answer(connection, address)
     except _RefusedError as e:
         if negotiate is None:
-            raise
-        negotiate.forget()  # its key may be another one since
-        raise errors.UnsupportedError(f"WebHDFS at {address} refuses the ticket: {e}") from e
+            hint = "if that asks for Kerberos, hadoop.security.authentication in core-site.xml has to say so"
+        else:
+            negotiate.forget()  # its key may be another one since
+            hint = "it refuses the ticket"
+        raise errors.UnsupportedError(f"{e}; {hint}") from e
     except (OSError, http.client.HTTPException) as e:
         raise errors.UnavailableError(
             f"WebHDFS at {address}: {e or type(e).__name__}; the address comes from dfs.namenode.http-address"
@@ -485,10 +487,7 @@ def _answer(connection: http.client.HTTPConnection, address: str) -> bytes:
         remote = msgspec.json.decode(body, type=_RemoteExceptionReply).remote_exception
     except msgspec.MsgspecError as e:
         if status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN):  # not HDFS, which says so in JSON
-            raise _RefusedError(
-                f"WebHDFS at {address}: {status} {response.reason}; if that asks for Kerberos, "
-                "hadoop.security.authentication in core-site.xml has to say so"
-            ) from e
+            raise _RefusedError(f"WebHDFS at {address}: {status} {response.reason}") from e
         raise errors.UnsupportedError(f"WebHDFS at {address}: unexpected answer, HTTP status {status}") from e
     raise from_java(remote.java_class_name, remote.message)
 

@@ -1,6 +1,5 @@
 """A second installation, for a cluster with Kerberos: claims and pods, with secrets that say who acts."""
 
-import base64
 from collections.abc import Iterator
 from typing import Any
 
@@ -58,9 +57,7 @@ def installation(
 
 
 def secret(hdfs: KerberosHdfs, name: str, user: str) -> dict[str, Any]:
-    keytab = base64.b64encode(hdfs.keytab(user).read_bytes()).decode("ascii")
-    data = {"principal": hdfs.principal(user), "keytab": keytab}
-    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": hdfs.secret(user)}
 
 
 @pytest.fixture(autouse=True)

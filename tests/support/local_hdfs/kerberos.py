@@ -1,5 +1,6 @@
 """The class KerberosHdfs: an HDFS that believes tickets only, and the KDC that gives them out."""
 
+import base64
 import os
 import re
 import socket
@@ -71,6 +72,7 @@ class KerberosHdfs(LocalHdfs):
         self._address = socket.gethostbyname(host)
         self._kdc: Daemon | None = None
         self._kdc_port = 0
+        self._logins: dict[str, Negotiate] = {}  # by user, so that who polls does not log in each time
 
     # ---- what clients need
 
@@ -98,6 +100,11 @@ class KerberosHdfs(LocalHdfs):
         """The full name of `user`."""
         return f"{user}@{_REALM}"
 
+    def secret(self, user: str) -> dict[str, str]:
+        """What a Kubernetes Secret says of `user`, for the driver."""
+        keytab = base64.b64encode(self.keytab(user).read_bytes()).decode("ascii")
+        return {"principal": self.principal(user), "keytab": keytab}
+
     def add_user(self, user: str, *options: str) -> None:
         """Add a principal, with options of kadmin's add_principal, and write its keytab."""
         self._kadmin(f"add_principal {' '.join(options)} -randkey {user}", f"ktadd -k {self.keytab(user)} {user}")
@@ -118,6 +125,7 @@ class KerberosHdfs(LocalHdfs):
         if self._kdc is not None:
             self._kdc.stop()
             self._kdc = None
+        self._logins.clear()
         super().stop()
 
     def _reserve_ports(self) -> None:
@@ -236,8 +244,10 @@ class KerberosHdfs(LocalHdfs):
 
     def _headers(self, user: str | None) -> dict[str, str]:
         name = user or SUPERUSER
-        login = Login(self.principal(name), str(self.keytab(name)), f"MEMORY:{self.directory}-{name}")
-        return {"Authorization": Negotiate(login).authorization(self._host)}
+        if name not in self._logins:
+            tickets = f"MEMORY:{self.directory}-{name}"
+            self._logins[name] = Negotiate(Login(self.principal(name), str(self.keytab(name)), tickets))
+        return {"Authorization": self._logins[name].authorization(self._host)}
 
 
 def _put_back(krb5_config: str | None) -> None:
