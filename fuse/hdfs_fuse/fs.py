@@ -410,10 +410,12 @@ class Filesystem:
         if self._drafts is None:
             return False
         is_same = status.length_bytes == inode.status.length_bytes
-        return self._drafts.of(inode) is not None or (is_same and self._drafts.is_completing(inode))
+        return self._draft(inode) is not None or (is_same and self._drafts.is_completing(inode))
 
     def _draft(self, inode: Inode) -> Draft | None:
-        return None if self._drafts is None else self._drafts.of(inode)
+        """What is known of a file here and not in HDFS; one that is only about to end knows nothing more."""
+        draft = None if self._drafts is None else self._drafts.of(inode)
+        return None if draft is None or draft.is_stored else draft
 
     def _writable(self) -> Drafts:
         if self._drafts is None:

@@ -13,11 +13,14 @@ from hdfs_fuse.backend.resilient import ResilientBackend
 from hdfs_fuse.cache.cache import BlockCache
 from hdfs_fuse.cache.store import BlockStore
 from hdfs_fuse.calls import Calls
-from hdfs_fuse.config import CacheConfig, MountConfig
+from hdfs_fuse.config import CacheConfig, MountConfig, StagingConfig
 from hdfs_fuse.fs import Filesystem
 from hdfs_fuse.inodes import Inode, InodeTable
 from hdfs_fuse.metrics import Metrics
+from hdfs_fuse.upload.uploads import Uploads
 from hdfs_fuse.workers import Workers
+from hdfs_fuse.writing.drafts import Drafts
+from hdfs_fuse.writing.staging import StagingArea
 
 KIB, MIB = 1 << 10, 1 << 20
 # The longest that a test waits for a thread.
@@ -47,6 +50,7 @@ class Served:
     metrics: Metrics
     kernel: RecordingKernel
     config: MountConfig
+    drafts: Drafts | None
 
     async def read(self, handle: int, start: int, size: int) -> bytes:
         return bytes(await self.fs.read(handle, start, size))
@@ -83,10 +87,12 @@ async def serve(
     read_ahead_bytes: int = 4 * MIB,
     max_inodes: int = 80_000,
     workers: int = 8,
+    staging_directory: Path | None = None,
 ) -> AsyncIterator[Served]:
-    """Serve `root` of a backend."""
+    """Serve `root` of a backend; writable where there is a staging directory, and then of the local disk."""
     config = MountConfig(
         uri=f"file://{root}",
+        staging=StagingConfig(directory=str(staging_directory or "")),
         metadata_ttl_s=metadata_ttl_s,
         call_deadline_s=call_deadline_s,
         read_ahead_bytes=read_ahead_bytes,
@@ -112,10 +118,19 @@ async def serve(
         nursery.start_soon(cache.watch, call_deadline_s, resilient.discard_client)
         inodes = InodeTable(str(root), resilient.status(str(root)))
         inodes.root.expires_s = trio.current_time() + metadata_ttl_s
-        fs = Filesystem(config, resilient, "local", inodes, cache, calls, metrics, kernel)
+        area = drafts = None
+        if staging_directory is not None:
+            area = StagingArea(config.staging)
+            uploads = Uploads(config.to_json(), nursery, call_deadline_s)
+            drafts = Drafts(config, resilient, inodes, area, uploads, calls, calls, metrics, nursery)
+        fs = Filesystem(config, resilient, "local", inodes, cache, calls, metrics, kernel, drafts)
         try:
-            yield Served(fs, cache, metrics, kernel, config)
+            yield Served(fs, cache, metrics, kernel, config, drafts)
         finally:
+            if drafts is not None:
+                await drafts.close()
+            if area is not None:
+                area.close()
             fs.close()
             cache.close()
             nursery.cancel_scope.cancel()

@@ -6,6 +6,7 @@ import grp
 import mmap
 import os
 import random
+import signal
 import stat
 import threading
 import time
@@ -18,6 +19,7 @@ from hdfs_fuse.hidden import name_while_writing
 
 from tests.mount.behind import Behind, code
 from tests.mount.local import KIB, MIB, Mounted, mounted_writable
+from tests.support.daemons import daemons
 from tests.support.local_hdfs import LocalHdfs
 from tests.support.waiting import wait_until
 
@@ -206,6 +208,23 @@ def test_what_other_clients_change_is_seen(behind: Behind, mount: Mounted) -> No
     with path.open("ab") as file:
         file.write(b"!")
     assert behind.content("file") == b"theirs, and longer!"
+
+
+def test_what_replaces_a_file_is_seen_by_a_daemon_that_is_late(behind: Behind, mount: Mounted) -> None:
+    """It meets the RELEASE of our writer together with the reader who came after the replacement."""
+    (daemon,) = daemons()
+    with ThreadPoolExecutor() as pool:
+        for turn in range(10):
+            path = mount.path / f"file{turn}"
+            path.write_bytes(b"ours")
+            os.kill(daemon, signal.SIGSTOP)
+            try:
+                behind.put(path.name, b"theirs, and longer")
+                reader = pool.submit(path.read_bytes)
+                time.sleep(0.02)  # else they meet less often
+            finally:
+                os.kill(daemon, signal.SIGCONT)
+            assert reader.result() == b"theirs, and longer"
 
 
 # ---- names

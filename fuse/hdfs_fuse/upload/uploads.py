@@ -149,6 +149,7 @@ class _Process:
         self._ready.set()
         self.kill()
         self._theirs.close()
+        self._stream.socket.close()
         for waiting in list(self._pending.values()):
             waiting.answered.set()
 

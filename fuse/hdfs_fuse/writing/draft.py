@@ -145,6 +145,11 @@ class Draft:
         return self.left_s if self.session is None else min(now_s, self.session.ended_s)
 
     @property
+    def is_stored(self) -> bool:
+        """Whether HDFS has all of it and nobody writes it any more; others may, from now on."""
+        return not self.writers and not self.is_dirty
+
+    @property
     def staged_front(self) -> int:
         """Where the bytes that are staged without a gap end; they begin where those end that a stream has stored."""
         begin = 0 if self.stream is None else self.stream.discarded_bytes

@@ -157,6 +157,9 @@ class Drafts:
                 await draft.released.wait()
             if draft.writers:
                 raise BusyError(f"{inode.name}: is open for writing")
+        if draft is not None and draft.is_stored:
+            async with draft.lock:  # behind whoever lets it end: what is there then is asked of HDFS
+                pass
 
     async def begin(self, inode: Inode) -> Draft:
         """The draft of a file, for one more writer; `end` is owed for it.
@@ -320,7 +323,7 @@ class Drafts:
 
     async def _close_if_stored(self, draft: Draft) -> None:
         """Let go of a draft that nobody has open for writing, unless HDFS refused its bytes: those are kept."""
-        if not draft.writers and (draft.is_removed or not draft.is_dirty):
+        if draft.is_stored or (draft.is_removed and not draft.writers):
             await self._close(draft)
 
     async def _close(self, draft: Draft) -> None:
@@ -330,6 +333,7 @@ class Drafts:
                 return
             self._tails.end(draft)
             await self._siblings.abandon(draft)
+            draft.is_to_check = True  # nothing keeps others out
             if not draft.writers:
                 self._forget(draft)
 
