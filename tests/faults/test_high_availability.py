@@ -5,19 +5,21 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.mount.local import MIB, Mounted, mounted_writable
-from tests.support.local_hdfs import HaHdfs
+from tests.mount.test_kerberos import login
+from tests.support.local_hdfs import HaHdfs, HaKerberosHdfs, KerberosHdfs
 
 CONTENT = os.urandom(MIB) * 24
 DEADLINE_S = 60.0  # longer than clients look for the active NameNode
 
 
-@pytest.fixture(scope="module")
-def cluster(nothing_left_behind: None) -> Iterator[HaHdfs]:
-    with HaHdfs() as running:
+@pytest.fixture(scope="module", params=[HaHdfs, HaKerberosHdfs], ids=["simple", "kerberos"])
+def cluster(request: pytest.FixtureRequest, nothing_left_behind: None) -> Iterator[HaHdfs]:
+    with request.param() as running:
         yield running
 
 
@@ -29,11 +31,16 @@ def hdfs(cluster: HaHdfs) -> Iterator[HaHdfs]:
 
 
 @pytest.fixture
-def mount(hdfs: HaHdfs, hdfs_dir: str, tmp_path: Path) -> Iterator[Mounted]:
+def config(hdfs: HaHdfs) -> dict[str, Any]:
+    """Of a mount: where the NameNodes are, and who asks them."""
+    kerberos = login(hdfs, "alice") if isinstance(hdfs, KerberosHdfs) else None
+    return {"hadoop_conf_dir": str(hdfs.conf_dir), "kerberos": kerberos}
+
+
+@pytest.fixture
+def mount(hdfs: HaHdfs, hdfs_dir: str, config: dict[str, Any], tmp_path: Path) -> Iterator[Mounted]:
     hdfs.prepare_starts()
-    with mounted_writable(
-        f"{hdfs.uri}{hdfs_dir}", tmp_path, hadoop_conf_dir=str(hdfs.conf_dir), call_deadline_s=DEADLINE_S
-    ) as made:
+    with mounted_writable(f"{hdfs.uri}{hdfs_dir}", tmp_path, **config, call_deadline_s=DEADLINE_S) as made:
         yield made
         assert "Traceback" not in made.log.read_text()
 
@@ -113,10 +120,11 @@ def test_what_is_asked_over_http_goes_to_the_active_namenode_too(hdfs: HaHdfs, h
         hdfs.failover()
 
 
-def test_a_mount_begins_whichever_namenode_is_active(hdfs: HaHdfs, hdfs_dir: str, tmp_path: Path) -> None:
+def test_a_mount_begins_whichever_namenode_is_active(
+    hdfs: HaHdfs, hdfs_dir: str, config: dict[str, Any], tmp_path: Path
+) -> None:
     for number in range(2):
-        uri, directory = f"{hdfs.uri}{hdfs_dir}", tmp_path / str(number)
-        with mounted_writable(uri, directory, hadoop_conf_dir=str(hdfs.conf_dir)) as made:
+        with mounted_writable(f"{hdfs.uri}{hdfs_dir}", tmp_path / str(number), **config) as made:
             (made.path / f"file{number}").write_bytes(b"content")
         hdfs.failover()
     assert hdfs.fetch(hdfs_dir) == {"file0": b"content", "file1": b"content"}

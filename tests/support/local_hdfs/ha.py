@@ -7,7 +7,7 @@ import msgspec
 
 from tests.support.hadoop import HA_ADMIN, NAMENODE
 from tests.support.local_hdfs.cluster import START_TIMEOUT_S, LocalHdfs, LocalHdfsError
-from tests.support.local_hdfs.layout import Ports, reserve_ports
+from tests.support.local_hdfs.layout import HOST, Ports, reserve_ports
 from tests.support.processes import Daemon, ProcessIdentity
 
 _NAMESERVICE = "lab"
@@ -21,9 +21,9 @@ class HaHdfs(LocalHdfs):
     that was killed is fenced by being dead.
     """
 
-    def __init__(self, properties: Mapping[str, str] | None = None) -> None:
+    def __init__(self, datanodes: int = 1, *, host: str = HOST) -> None:
         """Describe an instance; see LocalHdfs."""
-        super().__init__(1, properties=properties)
+        super().__init__(datanodes, host=host)
         self._second: Ports | None = None
         self._order: Daemon | None = None
 

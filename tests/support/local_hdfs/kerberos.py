@@ -1,4 +1,4 @@
-"""The class KerberosHdfs: an HDFS that believes tickets only, and the KDC that gives them out."""
+"""KerberosHdfs: an HDFS that believes tickets only, and the KDC that gives them out; HaKerberosHdfs: that with HA."""
 
 import base64
 import os
@@ -14,6 +14,7 @@ from hdfs_fuse.backend.negotiate import Negotiate
 from tests.support.cache import find_program
 from tests.support.hadoop import write_hosts
 from tests.support.local_hdfs.cluster import LocalHdfs, LocalHdfsError
+from tests.support.local_hdfs.ha import HaHdfs
 from tests.support.local_hdfs.layout import GROUPS, reserve_ports
 from tests.support.processes import Daemon
 
@@ -186,7 +187,7 @@ class KerberosHdfs(LocalHdfs):
             "hadoop.security.authorization": "true",
             "hadoop.user.group.static.mapping.overrides": "".join(f"{u}={group};" for u, group in groups.items()),
             "hadoop.http.authentication.type": "kerberos",
-            "hadoop.http.authentication.kerberos.principal": f"HTTP/{self._host}@{_REALM}",
+            "hadoop.http.authentication.kerberos.principal": f"HTTP/_HOST@{_REALM}",
             "hadoop.http.authentication.kerberos.keytab": str(self.keytab("HTTP")),
         }
 
@@ -197,11 +198,11 @@ class KerberosHdfs(LocalHdfs):
             # A DataNode without privileged ports wants HTTPS, or this.
             "ignore.secure.ports.for.testing": "true",
             "dfs.namenode.datanode.registration.ip-hostname-check": "false",
-            "dfs.web.authentication.kerberos.principal": f"HTTP/{self._host}@{_REALM}",
+            "dfs.web.authentication.kerberos.principal": f"HTTP/_HOST@{_REALM}",
             "dfs.web.authentication.kerberos.keytab": str(self.keytab("HTTP")),
         }
         for kind, service in (("namenode", "nn"), ("datanode", "dn")):
-            properties[f"dfs.{kind}.kerberos.principal"] = f"{service}/{self._host}@{_REALM}"
+            properties[f"dfs.{kind}.kerberos.principal"] = f"{service}/_HOST@{_REALM}"
             properties[f"dfs.{kind}.keytab.file"] = str(self.keytab(service))
         return properties | {
             "dfs.data.transfer.protection": self._protection,
@@ -248,6 +249,10 @@ class KerberosHdfs(LocalHdfs):
             tickets = f"MEMORY:{self.directory}-{name}"
             self._logins[name] = Negotiate(Login(self.principal(name), str(self.keytab(name)), tickets))
         return {"Authorization": self._logins[name].authorization(self._host)}
+
+
+class HaKerberosHdfs(KerberosHdfs, HaHdfs):
+    """Both: two NameNodes of one principal, since they are on one host, and one KDC."""
 
 
 def _put_back(krb5_config: str | None) -> None:
