@@ -5,12 +5,13 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from grpc import StatusCode
 from hdfs_csi.pb import csi_pb2 as csi
-from hdfs_fuse.backend import connect
+from hdfs_fuse.backend import connect, webhdfs
 from hdfs_fuse.config import MountConfig
-from hdfs_fuse.errors import UnsupportedError
+from hdfs_fuse.errors import UnavailableError, UnsupportedError
 
 from tests.csi.driver import DriverProcess
 from tests.csi.nodes import running_node
@@ -121,15 +122,51 @@ def test_safe_mode_shows_in_the_health_of_a_volume(
         hdfs.dfsadmin("-safemode", "leave")
 
 
-def test_content_does_not_go_over_http_where_transfers_are_encrypted(
-    hdfs: KerberosHdfs, area: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def config(hdfs: KerberosHdfs, monkeypatch: pytest.MonkeyPatch) -> Iterator[MountConfig]:
+    """For this process, which acts as alice and trusts the web servers."""
     monkeypatch.setenv("KRB5_CLIENT_KTNAME", str(hdfs.keytab("alice")))
     monkeypatch.setenv("KRB5CCNAME", "MEMORY:alice")
-    backend = connect(MountConfig(uri=hdfs.uri, hadoop_conf_dir=str(hdfs.conf_dir)))
+    monkeypatch.setenv("SSL_CERT_FILE", str(hdfs.certificate))
+    webhdfs._tls.cache_clear()
+    yield MountConfig(uri=hdfs.uri, hadoop_conf_dir=str(hdfs.conf_dir))
+    webhdfs._tls.cache_clear()
+
+
+def test_the_second_way_of_storing_a_file(hdfs: KerberosHdfs, area: str, config: MountConfig) -> None:
+    backend, content = connect(config), os.urandom(3 * MIB)
+    backend.put(f"{area}/file", iter([content[:MIB], content[MIB:]]), len(content), 0o640, alone=False)
+    backend.extend(f"{area}/file", iter([b"more"]), 4)
+    assert hdfs.fetch(area) == {"file": content + b"more"}
+    backend.close()
+
+
+def test_what_is_still_being_written_is_read(area: str, config: MountConfig) -> None:
+    """Its last block over WebHDFS."""
+    backend, content = connect(config), os.urandom(MIB)
+    writer = backend.create(f"{area}/growing", mode=0o640, overwrite=False)
+    writer.write(content)
+    writer.sync()
+    assert backend.open(f"{area}/growing").read(0, MIB) == content
+    writer.close()
+    backend.close()
+
+
+def test_content_does_not_go_over_http_where_transfers_are_encrypted(area: str, config: MountConfig) -> None:
+    plain = {"dfs.http.policy": "HTTP_ONLY"}
+    backend = connect(msgspec.structs.replace(config, hadoop_properties=plain))
     with pytest.raises(UnsupportedError, match="HTTPS_ONLY"):
         backend.put(f"{area}/file", iter([b"content"]), 7, 0o640, alone=False)
-    assert backend.space(area).capacity_bytes > 0  # no content
+    backend.close()
+
+
+def test_a_web_server_whose_certificate_nobody_knows(
+    hdfs: KerberosHdfs, area: str, config: MountConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE")
+    backend = connect(msgspec.structs.replace(config, call_deadline_s=2.0))
+    with pytest.raises(UnavailableError, match=r"certificate verify failed.*SSL_CERT_FILE"):
+        backend.space(area)
     backend.close()
 
 

@@ -1,6 +1,7 @@
 """The backend while daemons of a real HDFS die, hang, and come back."""
 
 import hashlib
+import http.client
 import logging
 import os
 import subprocess
@@ -30,7 +31,8 @@ DEADLINE_S = 60.0
 def cluster(nothing_left_behind: None) -> Iterator[LocalHdfs]:
     """Two DataNodes, so that one may die; replaced blocks go quickly."""
     properties = {"dfs.namenode.safemode.extension": "0", "dfs.heartbeat.interval": "1", "dfs.replication": "2"}
-    with LocalHdfs(datanodes=2, block_size_bytes=16 * MIB, properties=properties) as running:
+    # By name, as in most clusters: NameNodes know DataNodes by address too, and redirect to names.
+    with LocalHdfs(datanodes=2, block_size_bytes=16 * MIB, properties=properties, host="localhost") as running:
         yield running
 
 
@@ -91,6 +93,29 @@ def start_datanodes(hdfs: LocalHdfs) -> None:
 
 
 # ---- DataNodes
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_dead_datanode_is_asked_once_for_a_file_over_http(
+    hdfs: LocalHdfs, backend: ResilientBackend, victim: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    connect_web = http.client.HTTPConnection.connect
+
+    def connect_counted(connection: http.client.HTTPConnection) -> None:
+        asked.append(connection.port)
+        connect_web(connection)
+
+    monkeypatch.setattr(http.client.HTTPConnection, "connect", connect_counted)
+    put(hdfs, "/over-http", b"", replication=1)
+    hdfs.kill_datanode(victim)
+    chosen = 0
+    for _ in range(20):
+        asked.clear()
+        backend.put("/over-http", iter([b"content"]), 7, 0o640, alone=True)
+        assert asked.count(hdfs.datanode_http_ports[victim]) <= 1
+        chosen += asked.count(hdfs.datanode_http_ports[victim])
+    assert chosen
 
 
 @pytest.mark.parametrize("victim", [0, 1])

@@ -77,6 +77,11 @@ def java() -> Path:
     return program
 
 
+def keytool() -> Path:
+    """The program for keystores that comes with that Java."""
+    return java().resolve().with_name("keytool")
+
+
 def hadoop_version() -> str:
     """Of the jars that the pom names."""
     version = ET.parse(_POM).findtext("m:properties/m:hadoop.version", namespaces={"m": _POM_NAMESPACE})

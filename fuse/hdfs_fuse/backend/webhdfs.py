@@ -10,10 +10,12 @@ import base64
 import contextlib
 import http.client
 import logging
+import ssl
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import TypeVar
 from urllib.parse import SplitResult, parse_qs, quote, urlencode, urlsplit
 
@@ -137,6 +139,7 @@ class _Location(msgspec.Struct, rename="pascal"):
 
 class _LiveNode(_Wire):
     info_addr: str = ""
+    info_secure_addr: str = ""
     xferaddr: str = ""
     last_contact: int = 0
 
@@ -251,7 +254,7 @@ class WebHdfs:
         self, method: str, path: str, parameters: Mapping[str, str], chunks: Iterator[bytes], length_bytes: int
     ) -> None:
         live = self._live_nodes()
-        excluded = {node.xferaddr for node in live.values() if node.last_contact > _SILENT_S}
+        excluded = {node.xferaddr for nodes in live.values() for node in nodes if node.last_contact > _SILENT_S}
         failure = errors.UnavailableError(f"{path}: no DataNode takes it over WebHDFS")
         for _ in range(_PLACES):
             query = {"excludedatanodes": ",".join(sorted(excluded))} if excluded else {}
@@ -262,8 +265,8 @@ class WebHdfs:
                     connection.connect()
                 except OSError as e:
                     failure = errors.UnavailableError(f"WebHDFS of DataNode {target.netloc}: {e}")
-                    node = live.get(f"{connection.host}:{connection.port}")
-                    excluded.add(node.xferaddr if node is not None else connection.host)
+                    address = f"{connection.host}:{connection.port}"
+                    excluded |= {node.xferaddr for node in live.get(address, [])} or {connection.host}
                     continue
                 _upload(connection, method, f"{target.path}?{target.query}", chunks, length_bytes)
                 return
@@ -299,15 +302,25 @@ class WebHdfs:
             self._token_until_s = time.monotonic() + _TOKEN_S
         return location
 
-    def _live_nodes(self) -> dict[str, _LiveNode]:
-        """DataNodes by the address of their web server (NameNodeMXBean); none where that is not to be had."""
+    def _live_nodes(self) -> dict[str, list[_LiveNode]]:
+        """DataNodes by the addresses of their web servers, `HOST:PORT` (NameNodeMXBean); none where it does not tell.
+
+        It tells them by IP address and port, and redirects go to names; machines that share a name and a port count
+        together.
+        """
         try:
             reply = self._request("GET", "/jmx?qry=Hadoop:service=NameNode,name=NameNodeInfo", self._negotiate)
             nodes = msgspec.json.decode(_decode(reply, _NameNodeInfoJmx).beans[0].live_nodes, type=dict[str, _LiveNode])
         except (errors.HdfsFuseError, msgspec.MsgspecError, IndexError) as e:
             logger.info("DataNodes are not known: %s", e)
             return {}
-        return {node.info_addr: node for node in nodes.values()}
+        found: dict[str, list[_LiveNode]] = {}
+        for name, node in nodes.items():
+            for address in (node.info_addr, node.info_secure_addr):
+                ip, _, port = address.rpartition(":")
+                for host in {ip, name.rpartition(":")[0]}:
+                    found.setdefault(f"{host}:{port}", []).append(node)
+        return found
 
     def check_write(self, path: str) -> None:
         """See base.Backend."""
@@ -438,8 +451,21 @@ def connect_webhdfs(authority: str, properties: Mapping[str, str], login: Login 
 def connect_web(scheme: str, netloc: str, timeout_s: float) -> http.client.HTTPConnection:
     """A connection to a web server of HDFS, which is opened when it is needed; `scheme` is http or https."""
     parts = urlsplit(f"//{netloc}")
-    kind = http.client.HTTPSConnection if scheme == "https" else http.client.HTTPConnection
-    return kind(parts.hostname or "", parts.port, timeout=timeout_s)
+    host = parts.hostname or ""
+    if scheme == "https":
+        return http.client.HTTPSConnection(
+            host, parts.port, timeout=timeout_s, context=_tls(int(time.monotonic() // 3600))
+        )
+    return http.client.HTTPConnection(host, parts.port, timeout=timeout_s)
+
+
+@lru_cache(maxsize=1)
+def _tls(hour: int) -> ssl.SSLContext:  # noqa: ARG001 - certificates are replaced, and mounts live for months
+    """What this process trusts: the system's authorities, or those of SSL_CERT_FILE and SSL_CERT_DIR.
+
+    Reading a hundred certificates takes 80 ms, too long for each request.
+    """
+    return ssl.create_default_context()
 
 
 def _ask(address: str, method: str, target: str, negotiate: Negotiate | None = None) -> bytes:
@@ -458,9 +484,13 @@ def _ask(address: str, method: str, target: str, negotiate: Negotiate | None = N
             negotiate.forget()  # its key may be another one since
             hint = "it refuses the ticket"
         raise errors.UnsupportedError(f"{e}; {hint}") from e
+    except ssl.SSLCertVerificationError as e:
+        raise errors.UnavailableError(
+            f"WebHDFS at {address}: {e}; SSL_CERT_FILE names the certificates to trust"
+        ) from e
     except (OSError, http.client.HTTPException) as e:
         raise errors.UnavailableError(
-            f"WebHDFS at {address}: {e or type(e).__name__}; the address comes from dfs.namenode.http-address"
+            f"WebHDFS at {address}: {e or type(e).__name__}; the address comes from dfs.namenode.{parts.scheme}-address"
         ) from e
     finally:
         connection.close()

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -40,7 +41,7 @@ def hdfs(nothing_left_behind: None) -> Iterator[LocalHdfs]:
         yield running
 
 
-def chart_values(hdfs: LocalHdfs) -> dict[str, object]:
+def chart_values(hdfs: LocalHdfs) -> dict[str, Any]:
     """What an installation on this cluster sets: images that are built here, and one StorageClass."""
 
     def image(program: str) -> dict[str, object]:

@@ -22,7 +22,7 @@ _EVERYTHING = {
     "dashboard": {"enabled": True},
     "networkPolicy": {"enabled": True},
     "openshift": {"enabled": True},
-    "hadoop": {"configFiles": {"core-site.xml": "<configuration/>"}},
+    "hadoop": {"configFiles": {"core-site.xml": "<configuration/>"}, "caBundle": "a certificate\n"},
     "kerberos": {"krb5Conf": "[libdefaults]\n"},
     "volumeAttributesClasses": [{"name": "two", "parameters": {"replication": "2"}}],
 }

@@ -37,12 +37,14 @@ def installation(
         for call in ("node-stage", "node-publish")
         for part, value in (("name", "user"), ("namespace", "${pvc.namespace}"))
     }
-    values: dict[str, Any] = chart_values(secured) | {
+    common = chart_values(secured)
+    values: dict[str, Any] = common | {
         "driverName": DRIVER,
         "runtimeDir": "/run/hdfs-fuse-kerberos",
         "cache": {"hostPath": "/var/lib/hdfs-csi/kerberos-cache"},
         "staging": {"hostPath": "/var/lib/hdfs-csi/kerberos-staging"},
         "hostAliases": [{"ip": NODE_IP, "hostnames": [HOST]}],
+        "hadoop": {**common["hadoop"], "caBundle": secured.certificate.read_text(encoding="ascii")},
         "kerberos": {"krb5Conf": secured.krb5_conf.read_text(encoding="ascii")},
         "controller": {"hdfsUser": ""},
         "node": {"hdfsUser": ""},

@@ -61,7 +61,7 @@ class LocalHdfs:
     Attributes:
         uri: `hdfs://HOST:PORT`.
         conf_dir: core-site.xml and hdfs-site.xml, for clients too (HADOOP_CONF_DIR).
-        namenode_http: `http://HOST:PORT`: WebHDFS and /jmx.
+        namenode_http: `http://HOST:PORT`, or https: WebHDFS and /jmx.
         directory: everything that the instance writes; its logs are `logs/*.log`. Gone after `stop`.
     """
 
@@ -130,7 +130,7 @@ class LocalHdfs:
     @property
     def namenode_http(self) -> str:
         """WebHDFS and /jmx of the NameNode."""
-        return f"http://{self._known_ports.host}:{self._known_ports.namenode_http}"
+        return f"{self._web_scheme}://{self._known_ports.host}:{self._known_ports.namenode_http}"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -141,6 +141,11 @@ class LocalHdfs:
     def datanode_ports(self) -> list[int]:
         """The data transfer port of each DataNode."""
         return [transfer for transfer, _, _ in self._known_ports.datanodes]
+
+    @property
+    def datanode_http_ports(self) -> list[int]:
+        """The port of the web server of each DataNode."""
+        return [http_port for _, http_port, _ in self._known_ports.datanodes]
 
     @property
     def namenode(self) -> Daemon:
@@ -504,6 +509,14 @@ class LocalHdfs:
                 )
             time.sleep(0.05)
 
+    @property
+    def _web_scheme(self) -> str:
+        return "http"
+
+    def _web_connection(self, port: int) -> http.client.HTTPConnection:
+        """A connection to a daemon's web server."""
+        return http.client.HTTPConnection(self._known_ports.host, port, timeout=10)
+
     def _user_parameters(self, user: str | None) -> dict[str, str]:
         """What of a WebHDFS request's query says who asks."""
         return {"user.name": user or _superuser()}
@@ -519,7 +532,7 @@ class LocalHdfs:
 
     def _http(self, method: str, port: int, target: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
         # http.client, since urllib would send these through the environment's proxies.
-        with contextlib.closing(http.client.HTTPConnection(self._known_ports.host, port, timeout=10)) as connection:
+        with contextlib.closing(self._web_connection(port)) as connection:
             connection.request(method, target, headers=dict(headers))
             response = connection.getresponse()
             return response.status, response.read()

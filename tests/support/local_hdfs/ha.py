@@ -100,11 +100,11 @@ class HaHdfs(LocalHdfs):
         properties = super()._hdfs_properties()
         assert self._ports is not None
         assert self._second is not None
-        for kind in ("rpc", "http"):
+        for kind, attribute in (("rpc", "namenode_rpc"), ("http", "namenode_http"), ("https", "namenode_http")):
             del properties[f"dfs.namenode.{kind}-address"]
             for name, ports in zip(_IDS, (self._ports, self._second), strict=True):
-                port = getattr(ports, f"namenode_{kind}")
-                properties[f"dfs.namenode.{kind}-address.{_NAMESERVICE}.{name}"] = f"{self._host}:{port}"
+                address = f"{self._host}:{getattr(ports, attribute)}"
+                properties[f"dfs.namenode.{kind}-address.{_NAMESERVICE}.{name}"] = address
         return {
             **properties,
             "dfs.nameservices": _NAMESERVICE,

@@ -1,9 +1,11 @@
 """KerberosHdfs: an HDFS that believes tickets only, and the KDC that gives them out; HaKerberosHdfs: that with HA."""
 
 import base64
+import http.client
 import os
 import re
 import socket
+import ssl
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from hdfs_fuse.backend.identity import Login
 from hdfs_fuse.backend.negotiate import Negotiate
 
 from tests.support.cache import find_program
-from tests.support.hadoop import write_hosts
+from tests.support.hadoop import JAVA_PACKAGE, keytool, write_hosts, write_properties
 from tests.support.local_hdfs.cluster import LocalHdfs, LocalHdfsError
 from tests.support.local_hdfs.ha import HaHdfs
 from tests.support.local_hdfs.layout import GROUPS, reserve_ports
@@ -22,6 +24,7 @@ _REALM = "TEST.LOCAL"
 _SERVICES = ("nn", "dn", "HTTP")
 SUPERUSER = "hdfs"
 _TIMEOUT_S = 60.0
+_KEYSTORE_PASSWORD = "changeit"
 
 _KRB5_CONF = """\
 [libdefaults]
@@ -59,6 +62,8 @@ class KerberosHdfs(LocalHdfs):
 
     Users are principals with a keytab each: the superuser is `hdfs`, alice and bob are as in LocalHdfs. While it runs,
     KRB5_CONFIG of this process says where the KDC is.
+
+    With privacy nothing goes in plain: the web servers speak HTTPS, with a certificate that nobody else knows.
     """
 
     def __init__(self, protection: str = "authentication", host: str = "localhost") -> None:
@@ -70,6 +75,7 @@ class KerberosHdfs(LocalHdfs):
         """
         super().__init__(1, host=host)
         self._protection = protection
+        self._is_https = protection == "privacy"
         self._address = socket.gethostbyname(host)
         self._kdc: Daemon | None = None
         self._kdc_port = 0
@@ -80,7 +86,17 @@ class KerberosHdfs(LocalHdfs):
     @property
     def environment(self) -> dict[str, str]:
         """See LocalHdfs; says nothing of who the client is."""
-        return {**super().environment, "KRB5_CONFIG": str(self.krb5_conf), "KRB5CCNAME": f"{self._realm_dir}/nobody"}
+        kerberos = {"KRB5_CONFIG": str(self.krb5_conf), "KRB5CCNAME": f"{self._realm_dir}/nobody"}
+        return {
+            **super().environment,
+            **kerberos,
+            **({"SSL_CERT_FILE": str(self.certificate)} if self._is_https else {}),
+        }
+
+    @property
+    def certificate(self) -> Path:
+        """Of the web servers that speak HTTPS: the one that clients have to trust."""
+        return self._realm_dir / "web.pem"
 
     @property
     def krb5_conf(self) -> Path:
@@ -148,6 +164,22 @@ class KerberosHdfs(LocalHdfs):
         (self._realm_dir / "kdc.conf").write_text(_KDC_CONF.format_map(names), encoding="ascii")
         super()._write_configuration()
         write_hosts(self.directory / "hosts", {self._host: self._address})
+        if self._is_https:
+            self._make_certificate()
+
+    def _make_certificate(self) -> None:
+        store = self._realm_dir / "web.p12"
+        access = ("-keystore", str(store), "-storepass", _KEYSTORE_PASSWORD, "-alias", "web")
+        name = ("-dname", f"CN={self._host}", "-ext", f"san=dns:{self._host}")
+        self._run(str(keytool()), JAVA_PACKAGE, "-genkeypair", "-keyalg", "EC", "-storetype", "PKCS12", *access, *name)
+        self._run(str(keytool()), JAVA_PACKAGE, "-exportcert", "-rfc", "-file", str(self.certificate), *access)
+        keystore = {
+            "ssl.server.keystore.location": str(store),
+            "ssl.server.keystore.type": "pkcs12",
+            "ssl.server.keystore.password": _KEYSTORE_PASSWORD,
+            "ssl.server.keystore.keypassword": _KEYSTORE_PASSWORD,
+        }
+        write_properties(self.directory / "resources" / "ssl-server.xml", keystore)
 
     def _format(self) -> None:
         self._reserved.callback(_put_back, os.environ.get("KRB5_CONFIG"))
@@ -195,8 +227,8 @@ class KerberosHdfs(LocalHdfs):
         properties = {
             **super()._hdfs_properties(),
             "dfs.block.access.token.enable": "true",
-            # A DataNode without privileged ports wants HTTPS, or this.
-            "ignore.secure.ports.for.testing": "true",
+            # A DataNode without privileged ports wants HTTPS, or the other one.
+            **({"dfs.http.policy": "HTTPS_ONLY"} if self._is_https else {"ignore.secure.ports.for.testing": "true"}),
             "dfs.namenode.datanode.registration.ip-hostname-check": "false",
             "dfs.web.authentication.kerberos.principal": f"HTTP/_HOST@{_REALM}",
             "dfs.web.authentication.kerberos.keytab": str(self.keytab("HTTP")),
@@ -210,6 +242,16 @@ class KerberosHdfs(LocalHdfs):
         }
 
     # ---- inside
+
+    @property
+    def _web_scheme(self) -> str:
+        return "https" if self._is_https else super()._web_scheme
+
+    def _web_connection(self, port: int) -> http.client.HTTPConnection:
+        if not self._is_https:
+            return super()._web_connection(port)
+        trusted = ssl.create_default_context(cafile=self.certificate)
+        return http.client.HTTPSConnection(self._known_ports.host, port, timeout=10, context=trusted)
 
     @property
     def _realm_dir(self) -> Path:

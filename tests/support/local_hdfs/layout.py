@@ -90,7 +90,9 @@ def hdfs_properties(
     """hdfs-site.xml."""
     defaults = {
         "dfs.namenode.rpc-address": f"{ports.host}:{ports.namenode_rpc}",
+        # Of these two dfs.http.policy chooses.
         "dfs.namenode.http-address": f"{ports.host}:{ports.namenode_http}",
+        "dfs.namenode.https-address": f"{ports.host}:{ports.namenode_http}",
         "dfs.namenode.name.dir": f"{directory}/namenode",
         "dfs.blocksize": str(block_size_bytes),
         "dfs.replication": str(min(3, len(ports.datanodes))),
@@ -117,6 +119,7 @@ def datanode_properties(ports: Ports, directory: Path, index: int) -> dict[str, 
         "dfs.datanode.hostname": ports.host,
         "dfs.datanode.address": f"{ports.host}:{transfer}",
         "dfs.datanode.http.address": f"{ports.host}:{http}",
+        "dfs.datanode.https.address": f"{ports.host}:{http}",
         "dfs.datanode.ipc.address": f"{ports.host}:{ipc}",
         "dfs.datanode.data.dir": f"{directory}/datanode{index}",
     }

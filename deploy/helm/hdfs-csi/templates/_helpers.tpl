@@ -81,6 +81,14 @@ is mounted once more, in the sidecars too: whichever of these starts later would
 {{- end }}
 {{- end }}
 
+{{- define "hdfs-csi.caConfigMap" -}}
+{{- if .Values.hadoop.existingCaConfigMap }}
+{{- .Values.hadoop.existingCaConfigMap }}
+{{- else if .Values.hadoop.caBundle }}
+{{- include "hdfs-csi.fullname" . }}-ca
+{{- end }}
+{{- end }}
+
 {{- define "hdfs-csi.seLinuxOptions" -}}
 {{- with .Values.seLinuxType | default (ternary "spc_t" "" .Values.openshift.enabled) }}
 seLinuxOptions:
@@ -120,7 +128,7 @@ capabilities:
   drop: [ALL]
 {{- end }}
 
-{{- /* Volumes of the Hadoop and Kerberos configuration, and their mounts. */}}
+{{- /* Volumes of the Hadoop and Kerberos configuration, their mounts, and what says where they are. */}}
 {{- define "hdfs-csi.configVolumes" -}}
 {{- with include "hdfs-csi.hadoopConfigMap" . }}
 - name: hadoop-conf
@@ -129,6 +137,11 @@ capabilities:
 {{- end }}
 {{- with include "hdfs-csi.krb5ConfigMap" . }}
 - name: krb5-conf
+  configMap:
+    name: {{ . }}
+{{- end }}
+{{- with include "hdfs-csi.caConfigMap" . }}
+- name: hadoop-ca
   configMap:
     name: {{ . }}
 {{- end }}
@@ -145,6 +158,18 @@ capabilities:
   mountPath: /etc/krb5.conf
   subPath: krb5.conf
   readOnly: true
+{{- end }}
+{{- if include "hdfs-csi.caConfigMap" . }}
+- name: hadoop-ca
+  mountPath: /etc/hadoop/ca
+  readOnly: true
+{{- end }}
+{{- end }}
+
+{{- define "hdfs-csi.configEnv" -}}
+{{- if include "hdfs-csi.caConfigMap" . }}
+- name: SSL_CERT_FILE
+  value: /etc/hadoop/ca/ca.crt
 {{- end }}
 {{- end }}
 
