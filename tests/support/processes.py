@@ -21,6 +21,9 @@ import msgspec
 _spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawner")
 
 _DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
+# Becomes the command that follows, unless its parent is another process than the one named first: then that has ended
+# before it could have been told so.
+_WITH_PARENT = ("sh", "-c", '[ "$PPID" = "$0" ] && exec "$@"')
 # Becomes the command that follows when it is told to continue.
 _STOPPED = ("sh", "-c", 'kill -STOP $$; exec "$@"', "sh")
 
@@ -163,7 +166,8 @@ class Daemon:
 
     def _launch(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
         if self._die_with_parent:
-            return _spawner.submit(self._spawn, [*_DIE_WITH_PARENT, *command]).result()
+            guard = [*_DIE_WITH_PARENT, *_WITH_PARENT, str(os.getpid())]
+            return _spawner.submit(self._spawn, [*guard, *command]).result()
         return self._spawn(command)
 
     def _spawn(self, command: Sequence[str]) -> subprocess.Popen[bytes]:

@@ -90,6 +90,26 @@ class UploaderLostError(UnavailableError):
     """The uploader process has ended, or hangs: whether it has done what it was asked for is unknown."""
 
 
+class Patience:
+    """For how long a publication that fails is tried again."""
+
+    def __init__(self, started_s: float, deadline_s: float) -> None:
+        """Begin at `started_s`, on the clock of `is_over`, with `deadline_s` seconds for all attempts."""
+        self._until_s = started_s + deadline_s
+        self._attempts = 0
+        self._no_space_until_s: float | None = None
+
+    def is_over(self, error: HdfsFuseError, now_s: float) -> bool:
+        """Whether the attempt that has failed with `error` was the last one."""
+        self._attempts += 1
+        until_s = self._until_s
+        if isinstance(error, NoSpaceError):
+            if self._no_space_until_s is None:  # from here: the NameNode may have been away until now
+                self._no_space_until_s = now_s + _NO_SPACE_S
+            until_s = min(until_s, self._no_space_until_s)
+        return self._attempts >= _MIN_ATTEMPTS and now_s > until_s
+
+
 class _Waiting:
     """A request that is under way."""
 
@@ -388,7 +408,7 @@ class Uploads:
         return self._publishing > 1 or self._closing.value < MAX_CLOSING
 
     async def _publish(self, session: Session | None, publication: Publication) -> tuple[Answer, Session | None]:
-        started_s, wait_s = trio.current_time(), _FIRST_WAIT_S
+        patience, wait_s = Patience(trio.current_time(), self._deadline_s), _FIRST_WAIT_S
         current = session
         for attempt in itertools.count(1):
             is_recent = trio.current_time() < max(self._over_http_until_s, self._alone_until_s)
@@ -403,8 +423,7 @@ class Uploads:
                 logger.info("writing over WebHDFS: %s", e)
                 self._has_http = False
             except (*_TRANSIENT, BackendError) as e:
-                is_last = attempt >= _MIN_ATTEMPTS and trio.current_time() - started_s > self._patience_s(e)
-                if is_last:
+                if patience.is_over(e, trio.current_time()):
                     raise
                 logger.info("%s: attempt %d failed: %s: %s", publication.target, attempt, type(e).__name__, e)
                 self._learn(e, publication)
@@ -417,10 +436,6 @@ class Uploads:
             current = None
             publication.content = msgspec.structs.replace(publication.content, sent_bytes=0)
         raise AssertionError
-
-    def _patience_s(self, error: HdfsFuseError) -> float:
-        """For how long to try again after `error`."""
-        return min(_NO_SPACE_S, self._deadline_s) if isinstance(error, NoSpaceError) else self._deadline_s
 
     def _learn(self, error: HdfsFuseError, publication: Publication) -> None:
         if isinstance(error, DeadlineError):
