@@ -212,6 +212,8 @@ class Filesystem:
         try:
             status = await self._calls.run(self._backend.status, path)
         except NotFoundError as e:
+            if self.inodes.path_of(inode) != path:  # renamed meanwhile
+                return await self._status_again(inode)
             self.inodes.detach(inode)
             if _is_open_file(inode):
                 return inode.status  # as on a local disk, where an open file outlives its name
@@ -392,9 +394,9 @@ class Filesystem:
     async def _current(self, number: int, *, is_writer: bool) -> Inode:
         """The file that is to be opened, in the version that the kernel knows."""
         inode = self.inodes.get(number)
-        version = inode.version
         if is_writer:
             await self._writable().wait_for_writers(inode)
+        version = inode.version  # the kernel knows what writers of ours have made of it
         inode = await self.getattr(number)
         if inode.status.kind is FileKind.DIRECTORY:
             raise IsDirectoryError(f"{inode.name}: a directory")

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from grpc import StatusCode
 from hdfs_csi.pb import csi_pb2 as csi
-from hdfs_fuse.backend import connect, webhdfs
+from hdfs_fuse.backend import connect
 from hdfs_fuse.config import MountConfig
 from hdfs_fuse.errors import UnavailableError, UnsupportedError
 
@@ -123,14 +123,12 @@ def test_safe_mode_shows_in_the_health_of_a_volume(
 
 
 @pytest.fixture
-def config(hdfs: KerberosHdfs, monkeypatch: pytest.MonkeyPatch) -> Iterator[MountConfig]:
+def config(hdfs: KerberosHdfs, monkeypatch: pytest.MonkeyPatch) -> MountConfig:
     """For this process, which acts as alice and trusts the web servers."""
     monkeypatch.setenv("KRB5_CLIENT_KTNAME", str(hdfs.keytab("alice")))
     monkeypatch.setenv("KRB5CCNAME", "MEMORY:alice")
     monkeypatch.setenv("SSL_CERT_FILE", str(hdfs.certificate))
-    webhdfs._tls.cache_clear()
-    yield MountConfig(uri=hdfs.uri, hadoop_conf_dir=str(hdfs.conf_dir))
-    webhdfs._tls.cache_clear()
+    return MountConfig(uri=hdfs.uri, hadoop_conf_dir=str(hdfs.conf_dir))
 
 
 def test_the_second_way_of_storing_a_file(hdfs: KerberosHdfs, area: str, config: MountConfig) -> None:

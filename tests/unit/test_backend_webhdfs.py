@@ -1,6 +1,7 @@
 """What only a server of our own can answer: standby, old and forbidding NameNodes, and how often they are asked."""
 
 import json
+import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -34,21 +35,32 @@ class NameNode:
         answers: by operation; "jmx" for the bean.
         asked: how often each was asked.
         users: who asked.
+        excluded: DataNodes that it was not to choose; the operation is answered as `NAME elsewhere` then.
     """
 
     def __init__(self, **answers: Answer) -> None:
         self.answers: dict[str, Answer] = {"GETSTATUS": STATUS, "GETQUOTAUSAGE": NO_QUOTA, **answers}
         self.asked: Counter[str] = Counter()
         self.users: set[str] = set()
+        self.excluded: set[str] = set()
         namenode = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                self._answer()
+
+            def do_PUT(self) -> None:
+                self.rfile.read(int(self.headers.get("Content-Length", "0")))
+                self._answer()
+
+            def _answer(self) -> None:
                 url = urlsplit(self.path)
                 query = parse_qs(url.query)
                 operation = "jmx" if url.path == "/jmx" else query["op"][0]
+                operation += " elsewhere" if "excludedatanodes" in query else ""
                 namenode.asked[operation] += 1
                 namenode.users.update(query.get("user.name", []))
+                namenode.excluded.update(query.get("excludedatanodes", []))
                 status, body = namenode.answers[operation]
                 data = body if isinstance(body, bytes) else json.dumps(body).encode()
                 self.send_response(status)
@@ -174,3 +186,30 @@ def test_refusals_come_through(start: Callable[..., NameNode]) -> None:
 def test_nobody_answers(addresses: list[str]) -> None:
     with pytest.raises(errors.UnavailableError, match=r"dfs\.namenode\.http-address"):
         WebHdfs(addresses).space("/dir")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "node"),
+    [
+        ("http", {"infoAddr": "10.0.0.1:{port}", "infoSecureAddr": "10.0.0.1:0"}),
+        ("https", {"infoAddr": "10.0.0.1:0", "infoSecureAddr": "10.0.0.1:{port}"}),
+    ],
+)
+def test_a_datanode_that_refuses_is_excluded_by_its_transfer_address(
+    start: Callable[..., NameNode], scheme: str, node: dict[str, str]
+) -> None:
+    """The NameNode knows it by address; the redirect has its name."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+        known = {key: value.format(port=port) for key, value in node.items()}
+        live = {"LocalHost:9866": {**known, "xferaddr": "10.0.0.1:9866", "lastContact": 0}}
+        namenode = start(
+            jmx=(200, {"beans": [{"LiveNodes": json.dumps(live)}]}),
+            CREATE=(200, {"Location": f"{scheme}://localhost:{port}/webhdfs/v1/file?op=CREATE"}),
+        )
+        stored = f"{namenode.address}/webhdfs/v1/file?op=STORE"
+        namenode.answers |= {"CREATE elsewhere": (200, {"Location": stored}), "STORE": (201, b"")}
+        WebHdfs([namenode.address]).put("/file", iter([b"content"]), 7, 0o644, replication=None)
+    assert namenode.excluded == {"10.0.0.1:9866"}
+    assert namenode.asked["STORE"] == 1

@@ -90,3 +90,34 @@ async def test_what_replaces_a_file_that_is_being_closed_is_not_overwritten(
         await served.fs.release(handle)
     assert (root / "file").read_bytes() == THEIRS + b"!"
     assert os.listdir(root) == ["file"]
+
+
+@pytest.mark.trio
+async def test_who_waits_for_a_writer_of_ours_goes_on_with_what_that_one_wrote(root: Path, tmp_path: Path) -> None:
+    (root / "file").write_bytes(b"old")
+    async with (
+        serve(root, staging_directory=tmp_path / "staging", metadata_ttl_s=0) as served,
+        trio.open_nursery() as nursery,
+    ):
+        inode = await served.fs.lookup(ROOT, "file")
+        reader, _ = await served.fs.open(inode.number)
+        handle, _ = await served.fs.open(inode.number, os.O_WRONLY)
+        await served.fs.write(handle, 0, OURS)
+        second: list[int] = []
+
+        async def open_second() -> None:
+            second.append((await served.fs.open(inode.number, os.O_WRONLY))[0])
+
+        nursery.start_soon(open_second)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not second
+        await served.fs.publish(handle, durable=False)
+        await served.fs.release(handle)
+        while not second:
+            await trio.lowlevel.checkpoint()
+        await served.fs.write(second[0], len(OURS), b" again")
+        await served.fs.publish(second[0], durable=False)
+        await served.fs.release(second[0])
+        assert await served.read(reader, 0, 100) == b"ours again"
+        await served.fs.release(reader)
+    assert (root / "file").read_bytes() == b"ours again"

@@ -15,6 +15,7 @@ AWAY, FULL = UnavailableError("connection refused"), NoSpaceError("0 of the 1 mi
         ([FULL] * 70, 11),
         # A NameNode that is away, and then knows nothing of its DataNodes for a while.
         ([AWAY] * 30 + [FULL] * 40, 41),
+        ([FULL] * 5 + [AWAY] * 20 + [FULL] * 40, 36),
         ([AWAY] * 55 + [FULL] * 20, 61),
         # The two ways of storing a file fail in turns.
         ([FULL, AWAY] * 35, 12),

@@ -10,6 +10,7 @@ import base64
 import contextlib
 import http.client
 import logging
+import os
 import ssl
 import threading
 import time
@@ -303,7 +304,7 @@ class WebHdfs:
         return location
 
     def _live_nodes(self) -> dict[str, list[_LiveNode]]:
-        """DataNodes by the addresses of their web servers, `HOST:PORT` (NameNodeMXBean); none where it does not tell.
+        """DataNodes by their web servers, `host:port` in small letters (NameNodeMXBean); none where it does not tell.
 
         It tells them by IP address and port, and redirects go to names; machines that share a name and a port count
         together.
@@ -316,9 +317,9 @@ class WebHdfs:
             return {}
         found: dict[str, list[_LiveNode]] = {}
         for name, node in nodes.items():
-            for address in (node.info_addr, node.info_secure_addr):
+            for address in filter(None, (node.info_addr, node.info_secure_addr)):
                 ip, _, port = address.rpartition(":")
-                for host in {ip, name.rpartition(":")[0]}:
+                for host in {ip, name.rpartition(":")[0].lower()}:
                     found.setdefault(f"{host}:{port}", []).append(node)
         return found
 
@@ -453,18 +454,20 @@ def connect_web(scheme: str, netloc: str, timeout_s: float) -> http.client.HTTPC
     parts = urlsplit(f"//{netloc}")
     host = parts.hostname or ""
     if scheme == "https":
-        return http.client.HTTPSConnection(
-            host, parts.port, timeout=timeout_s, context=_tls(int(time.monotonic() // 3600))
-        )
+        return http.client.HTTPSConnection(host, parts.port, timeout=timeout_s, context=_tls())
     return http.client.HTTPConnection(host, parts.port, timeout=timeout_s)
 
 
-@lru_cache(maxsize=1)
-def _tls(hour: int) -> ssl.SSLContext:  # noqa: ARG001 - certificates are replaced, and mounts live for months
-    """What this process trusts: the system's authorities, or those of SSL_CERT_FILE and SSL_CERT_DIR.
+def _tls() -> ssl.SSLContext:
+    """What this process trusts: the system's authorities, as far as SSL_CERT_FILE and SSL_CERT_DIR name no others.
 
-    Reading a hundred certificates takes 80 ms, too long for each request.
+    Reading a hundred certificates takes 80 ms, too long for each request. They get replaced, and mounts live for long.
     """
+    return _read_certificates(int(time.monotonic() // 3600), os.environ.get("SSL_CERT_FILE"))
+
+
+@lru_cache(maxsize=1)
+def _read_certificates(_hour: int, _file: str | None) -> ssl.SSLContext:
     return ssl.create_default_context()
 
 

@@ -97,6 +97,7 @@ class Patience:
         """Begin at `started_s`, on the clock of `is_over`, with `deadline_s` seconds for all attempts."""
         self._until_s = started_s + deadline_s
         self._attempts = 0
+        self._others = 0  # failures of other kinds in a row
         self._no_space_until_s: float | None = None
 
     def is_over(self, error: HdfsFuseError, now_s: float) -> bool:
@@ -104,9 +105,13 @@ class Patience:
         self._attempts += 1
         until_s = self._until_s
         if isinstance(error, NoSpaceError):
-            if self._no_space_until_s is None:  # from here: the NameNode may have been away until now
+            # One failure in between is the other way of storing a file; after several the NameNode has been away.
+            if self._no_space_until_s is None or self._others > 1:
                 self._no_space_until_s = now_s + _NO_SPACE_S
+            self._others = 0
             until_s = min(until_s, self._no_space_until_s)
+        else:
+            self._others += 1
         return self._attempts >= _MIN_ATTEMPTS and now_s > until_s
 
 

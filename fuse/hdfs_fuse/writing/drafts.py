@@ -146,20 +146,22 @@ class Drafts:
     # --- beginning ---
 
     async def wait_for_writers(self, inode: Inode) -> None:
-        """Let a file have one writer at a time.
+        """Let a file have one writer at a time, and the draft of the one before end: HDFS says what is there then.
 
         Raises:
             BusyError: it is open for writing.
         """
         draft = self._drafts.get(inode)
+        with trio.move_on_after(_RELEASE_PATIENCE_S):
+            while draft is not None and (draft.writers or draft.is_stored):
+                if draft.writers:
+                    await draft.released.wait()
+                else:
+                    async with draft.lock:  # behind whoever lets it end
+                        pass
+                draft = self._drafts.get(inode)
         if draft is not None and draft.writers:
-            with trio.move_on_after(_RELEASE_PATIENCE_S):
-                await draft.released.wait()
-            if draft.writers:
-                raise BusyError(f"{inode.name}: is open for writing")
-        if draft is not None and draft.is_stored:
-            async with draft.lock:  # behind whoever lets it end: what is there then is asked of HDFS
-                pass
+            raise BusyError(f"{inode.name}: is open for writing")
 
     async def begin(self, inode: Inode) -> Draft:
         """The draft of a file, for one more writer; `end` is owed for it.

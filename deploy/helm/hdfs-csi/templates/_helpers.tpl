@@ -170,6 +170,9 @@ capabilities:
 {{- if include "hdfs-csi.caConfigMap" . }}
 - name: SSL_CERT_FILE
   value: /etc/hadoop/ca/ca.crt
+# Where OpenSSL looks besides: the system's otherwise.
+- name: SSL_CERT_DIR
+  value: /etc/hadoop/ca
 {{- end }}
 {{- end }}
 
