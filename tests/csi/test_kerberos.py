@@ -136,6 +136,7 @@ def test_the_second_way_of_storing_a_file(hdfs: KerberosHdfs, area: str, config:
     backend.put(f"{area}/file", iter([content[:MIB], content[MIB:]]), len(content), 0o640, alone=False)
     backend.extend(f"{area}/file", iter([b"more"]), 4)
     assert hdfs.fetch(area) == {"file": content + b"more"}
+    assert backend.space(area).capacity_bytes > 0
     backend.close()
 
 
@@ -159,7 +160,7 @@ def test_content_does_not_go_over_http_where_transfers_are_encrypted(area: str, 
 
 
 def test_a_web_server_whose_certificate_nobody_knows(
-    hdfs: KerberosHdfs, area: str, config: MountConfig, monkeypatch: pytest.MonkeyPatch
+    area: str, config: MountConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SSL_CERT_FILE")
     backend = connect(msgspec.structs.replace(config, call_deadline_s=2.0))

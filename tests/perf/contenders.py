@@ -25,6 +25,7 @@ from hdfs_fuse.mounter.supervisor import Supervisor, stats_path
 from tests.perf import jobs
 from tests.perf.observe import Memory, Peak, daemon_statistics, memory_of
 from tests.support.dataset import GIB
+from tests.support.processes import dying_with_parent
 
 RAW, RAW_ARROW = "hdfs-native", "pyarrow"
 MOUNT, MOUNT_ARROW = "mount", "mount, pyarrow"
@@ -32,7 +33,6 @@ RCLONE, LOCAL = "rclone", "local disk"
 
 # Larger than every data set here, so that nothing is evicted unless a workload asks for it.
 _AMPLE_BYTES = 64 * GIB
-_DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
 
 
 class ContenderError(RuntimeError):
@@ -64,7 +64,7 @@ class Worker:
     def __init__(self, kind: str, root: str, environment: Mapping[str, str]) -> None:
         """Start `worker.py KIND ROOT`."""
         self._process = subprocess.Popen(
-            [*_DIE_WITH_PARENT, sys.executable, "-m", "tests.perf.worker", kind, root],
+            dying_with_parent([sys.executable, "-m", "tests.perf.worker", kind, root]),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, **environment},

@@ -166,8 +166,7 @@ class Daemon:
 
     def _launch(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
         if self._die_with_parent:
-            guard = [*_DIE_WITH_PARENT, *_WITH_PARENT, str(os.getpid())]
-            return _spawner.submit(self._spawn, [*guard, *command]).result()
+            return _spawner.submit(self._spawn, dying_with_parent(command)).result()
         return self._spawn(command)
 
     def _spawn(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
@@ -253,6 +252,11 @@ class Daemon:
             self._child.wait()
         self._child = None
         self.identity = None
+
+
+def dying_with_parent(command: Sequence[str]) -> list[str]:
+    """`command` as a child of this process that is killed when the thread that starts it ends."""
+    return [*_DIE_WITH_PARENT, *_WITH_PARENT, str(os.getpid()), *command]
 
 
 @contextlib.contextmanager

@@ -23,10 +23,10 @@ AWAY, FULL = UnavailableError("connection refused"), NoSpaceError("0 of the 1 mi
 )
 def test_the_last_attempt(failures: list[HdfsFuseError], ends_s: int) -> None:
     patience = Patience(0.0, deadline_s=60.0)
-    ended = [now_s for now_s, failure in enumerate(failures) if patience.is_over(failure, float(now_s))]
+    ended = [now_s for now_s, failure in enumerate(failures) if patience.is_over(now_s + 1, failure, float(now_s))]
     assert ended[0] == ends_s
 
 
 def test_three_attempts_at_least() -> None:
     patience = Patience(0.0, deadline_s=1.0)
-    assert [patience.is_over(FULL, now_s) for now_s in (100.0, 200.0, 300.0)] == [False, False, True]
+    assert [patience.is_over(attempt, FULL, 100.0 * attempt) for attempt in (1, 2, 3)] == [False, False, True]

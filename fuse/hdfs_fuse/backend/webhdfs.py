@@ -144,6 +144,20 @@ class _LiveNode(_Wire):
     xferaddr: str = ""
     last_contact: int = 0
 
+    def may_be_at(self, name: str, host: str, port: int) -> bool:
+        """Whether a redirect to `host:port` may mean its web server.
+
+        The NameNode tells that by IP address, and redirects go to names.
+
+        Args:
+            name: what the NameNode calls it, `HOST:PORT`.
+            host: in small letters, as of a URL.
+            port: of the web server.
+        """
+        servers = [address.rpartition(":") for address in (self.info_addr, self.info_secure_addr)]
+        known_host = name.rpartition(":")[0].lower()
+        return any(own_port == str(port) and host in (ip, known_host) for ip, _, own_port in servers)
+
 
 class _NameNodeInfo(msgspec.Struct, rename="pascal"):
     live_nodes: str  # JSON in a string: name -> _LiveNode
@@ -255,7 +269,7 @@ class WebHdfs:
         self, method: str, path: str, parameters: Mapping[str, str], chunks: Iterator[bytes], length_bytes: int
     ) -> None:
         live = self._live_nodes()
-        excluded = {node.xferaddr for nodes in live.values() for node in nodes if node.last_contact > _SILENT_S}
+        excluded = {node.xferaddr for node in live.values() if node.last_contact > _SILENT_S}
         failure = errors.UnavailableError(f"{path}: no DataNode takes it over WebHDFS")
         for _ in range(_PLACES):
             query = {"excludedatanodes": ",".join(sorted(excluded))} if excluded else {}
@@ -266,8 +280,9 @@ class WebHdfs:
                     connection.connect()
                 except OSError as e:
                     failure = errors.UnavailableError(f"WebHDFS of DataNode {target.netloc}: {e}")
-                    address = f"{connection.host}:{connection.port}"
-                    excluded |= {node.xferaddr for node in live.get(address, [])} or {connection.host}
+                    host, port = connection.host, connection.port
+                    found = {node.xferaddr for name, node in live.items() if node.may_be_at(name, host, port)}
+                    excluded |= found or {host}
                     continue
                 _upload(connection, method, f"{target.path}?{target.query}", chunks, length_bytes)
                 return
@@ -303,25 +318,14 @@ class WebHdfs:
             self._token_until_s = time.monotonic() + _TOKEN_S
         return location
 
-    def _live_nodes(self) -> dict[str, list[_LiveNode]]:
-        """DataNodes by their web servers, `host:port` in small letters (NameNodeMXBean); none where it does not tell.
-
-        It tells them by IP address and port, and redirects go to names; machines that share a name and a port count
-        together.
-        """
+    def _live_nodes(self) -> dict[str, _LiveNode]:
+        """DataNodes by what the NameNode calls them, `HOST:PORT` (NameNodeMXBean); none where it does not tell."""
         try:
             reply = self._request("GET", "/jmx?qry=Hadoop:service=NameNode,name=NameNodeInfo", self._negotiate)
-            nodes = msgspec.json.decode(_decode(reply, _NameNodeInfoJmx).beans[0].live_nodes, type=dict[str, _LiveNode])
+            return msgspec.json.decode(_decode(reply, _NameNodeInfoJmx).beans[0].live_nodes, type=dict[str, _LiveNode])
         except (errors.HdfsFuseError, msgspec.MsgspecError, IndexError) as e:
             logger.info("DataNodes are not known: %s", e)
             return {}
-        found: dict[str, list[_LiveNode]] = {}
-        for name, node in nodes.items():
-            for address in filter(None, (node.info_addr, node.info_secure_addr)):
-                ip, _, port = address.rpartition(":")
-                for host in {ip, name.rpartition(":")[0].lower()}:
-                    found.setdefault(f"{host}:{port}", []).append(node)
-        return found
 
     def check_write(self, path: str) -> None:
         """See base.Backend."""
@@ -461,7 +465,7 @@ def connect_web(scheme: str, netloc: str, timeout_s: float) -> http.client.HTTPC
 def _tls() -> ssl.SSLContext:
     """What this process trusts: the system's authorities, as far as SSL_CERT_FILE and SSL_CERT_DIR name no others.
 
-    Reading a hundred certificates takes 80 ms, too long for each request. They get replaced, and mounts live for long.
+    Reading a hundred certificates takes 40 ms, too long for each request. They get replaced, and mounts live for long.
     """
     return _read_certificates(int(time.monotonic() // 3600), os.environ.get("SSL_CERT_FILE"))
 

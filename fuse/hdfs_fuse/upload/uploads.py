@@ -96,13 +96,11 @@ class Patience:
     def __init__(self, started_s: float, deadline_s: float) -> None:
         """Begin at `started_s`, on the clock of `is_over`, with `deadline_s` seconds for all attempts."""
         self._until_s = started_s + deadline_s
-        self._attempts = 0
         self._others = 0  # failures of other kinds in a row
         self._no_space_until_s: float | None = None
 
-    def is_over(self, error: HdfsFuseError, now_s: float) -> bool:
-        """Whether the attempt that has failed with `error` was the last one."""
-        self._attempts += 1
+    def is_over(self, attempt: int, error: HdfsFuseError, now_s: float) -> bool:
+        """Whether attempt number `attempt`, from 1 on, which has failed with `error`, was the last one."""
         until_s = self._until_s
         if isinstance(error, NoSpaceError):
             # One failure in between is the other way of storing a file; after several the NameNode has been away.
@@ -112,7 +110,7 @@ class Patience:
             until_s = min(until_s, self._no_space_until_s)
         else:
             self._others += 1
-        return self._attempts >= _MIN_ATTEMPTS and now_s > until_s
+        return attempt >= _MIN_ATTEMPTS and now_s > until_s
 
 
 class _Waiting:
@@ -428,7 +426,7 @@ class Uploads:
                 logger.info("writing over WebHDFS: %s", e)
                 self._has_http = False
             except (*_TRANSIENT, BackendError) as e:
-                if patience.is_over(e, trio.current_time()):
+                if patience.is_over(attempt, e, trio.current_time()):
                     raise
                 logger.info("%s: attempt %d failed: %s: %s", publication.target, attempt, type(e).__name__, e)
                 self._learn(e, publication)

@@ -75,7 +75,6 @@ class KerberosHdfs(LocalHdfs):
         """
         super().__init__(1, host=host)
         self._protection = protection
-        self._is_https = protection == "privacy"
         self._address = socket.gethostbyname(host)
         self._kdc: Daemon | None = None
         self._kdc_port = 0
@@ -242,6 +241,10 @@ class KerberosHdfs(LocalHdfs):
         }
 
     # ---- inside
+
+    @property
+    def _is_https(self) -> bool:
+        return self._protection == "privacy"
 
     @property
     def _web_scheme(self) -> str:
